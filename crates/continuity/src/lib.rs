@@ -1,0 +1,1 @@
+//! Backup and restore of sealed bytes; never holds a key.

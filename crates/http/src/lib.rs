@@ -1,0 +1,1 @@
+//! FHIR API, pages: translation only.

@@ -1,0 +1,1 @@
+//! Who is asking: accounts, tokens, sessions, one-time sign-in links.

@@ -1,0 +1,2 @@
+//! Keepwell: medical records sealed at rest.
+fn main() {}

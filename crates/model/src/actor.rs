@@ -1,0 +1,283 @@
+//! Who asks, in which role, for what purpose, by which way in.
+
+use crate::time::Timestamp;
+
+/// A role of the workforce, a patient, or a machine. The number is stored in audit events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// Treats patients, writes and signs.
+    Physician = 1,
+    /// Vitals, medication schedule and administration.
+    Nurse = 2,
+    /// Registers and checks in; no clinical content.
+    FrontDesk = 3,
+    /// Coverage and claims; no notes or labs.
+    Billing = 4,
+    /// Records room (HIM): release, retention, paper.
+    RecordsClerk = 5,
+    /// Access logs, cases, consents.
+    PrivacyOfficer = 6,
+    /// Alerts, keys, configuration.
+    SecurityOfficer = 7,
+    /// Accounts and configuration; no PHI.
+    Administrator = 8,
+    /// The patient (or, later, a proxy).
+    Patient = 9,
+    /// A machine client with scopes.
+    Service = 10,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Role; 10] = [
+        Role::Physician,
+        Role::Nurse,
+        Role::FrontDesk,
+        Role::Billing,
+        Role::RecordsClerk,
+        Role::PrivacyOfficer,
+        Role::SecurityOfficer,
+        Role::Administrator,
+        Role::Patient,
+        Role::Service,
+    ];
+
+    /// The name used in tokens, policies and the command line, for example `front-desk`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Physician => "physician",
+            Role::Nurse => "nurse",
+            Role::FrontDesk => "front-desk",
+            Role::Billing => "billing",
+            Role::RecordsClerk => "records-clerk",
+            Role::PrivacyOfficer => "privacy-officer",
+            Role::SecurityOfficer => "security-officer",
+            Role::Administrator => "administrator",
+            Role::Patient => "patient",
+            Role::Service => "service",
+        }
+    }
+
+    /// The role of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.name() == name)
+    }
+
+    /// The role with that stored number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| *r as u8 == code)
+    }
+}
+
+/// HL7 v3 ActReason codes used as purpose of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum PurposeOfUse {
+    /// TREAT, treatment.
+    #[default]
+    Treatment = 1,
+    /// HPAYMT, payment.
+    Payment = 2,
+    /// HOPERAT, operations.
+    Operations = 3,
+    /// ETREAT, emergency treatment.
+    EmergencyTreatment = 4,
+    /// BTG, break the glass.
+    BreakTheGlass = 5,
+    /// PATRQT, patient requested.
+    PatientRequest = 6,
+    /// HSYSADMIN, system administration.
+    SystemAdministration = 7,
+}
+
+impl PurposeOfUse {
+    /// The ActReason code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            PurposeOfUse::Treatment => "TREAT",
+            PurposeOfUse::Payment => "HPAYMT",
+            PurposeOfUse::Operations => "HOPERAT",
+            PurposeOfUse::EmergencyTreatment => "ETREAT",
+            PurposeOfUse::BreakTheGlass => "BTG",
+            PurposeOfUse::PatientRequest => "PATRQT",
+            PurposeOfUse::SystemAdministration => "HSYSADMIN",
+        }
+    }
+
+    /// The purpose with that stored number.
+    #[must_use]
+    pub fn from_number(n: u8) -> Option<Self> {
+        use PurposeOfUse as P;
+        [
+            P::Treatment,
+            P::Payment,
+            P::Operations,
+            P::EmergencyTreatment,
+            P::BreakTheGlass,
+            P::PatientRequest,
+            P::SystemAdministration,
+        ]
+        .into_iter()
+        .find(|p| *p as u8 == n)
+    }
+}
+
+/// How the actor came to the record (`detection.md`): the detector weighs a search by name otherwise than a work list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EntryPath {
+    /// Not known.
+    #[default]
+    Unknown = 0,
+    /// The FHIR API.
+    Api = 1,
+    /// A search by name, MRN or birth date.
+    Search = 2,
+    /// A link from another page.
+    Link = 3,
+    /// A work list.
+    WorkList = 4,
+    /// An appointment.
+    Appointment = 5,
+    /// An order.
+    Order = 6,
+    /// A task.
+    Task = 7,
+    /// A batch job, import or command.
+    Batch = 8,
+}
+
+/// SMART v2 style interactions a token allows on a type: create, read, update, delete, search.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Interactions(pub u8);
+
+impl Interactions {
+    /// `c`
+    pub const CREATE: u8 = 1;
+    /// `r`
+    pub const READ: u8 = 2;
+    /// `u`
+    pub const UPDATE: u8 = 4;
+    /// `d`
+    pub const DELETE: u8 = 8;
+    /// `s`
+    pub const SEARCH: u8 = 16;
+
+    /// Parses `cruds` in that order, each letter at most once.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut rest = "cruds".chars();
+        let mut bits = 0;
+        for c in text.chars() {
+            let at = rest.by_ref().find(|x| *x == c)?;
+            bits |= match at {
+                'c' => Self::CREATE,
+                'r' => Self::READ,
+                'u' => Self::UPDATE,
+                'd' => Self::DELETE,
+                _ => Self::SEARCH,
+            };
+        }
+        (bits != 0).then_some(Self(bits))
+    }
+}
+
+/// One scope of a token: `patient|user|system / Type|* . cruds`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// `patient`, `user` or `system`.
+    pub context: ScopeContext,
+    /// The type, or all of them.
+    pub resource_type: Option<crate::types::ResourceType>,
+    /// What may be done.
+    pub interactions: Interactions,
+}
+
+/// The first part of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScopeContext {
+    /// One patient's compartment.
+    Patient,
+    /// What the user may see.
+    User,
+    /// The whole organisation.
+    System,
+}
+
+impl Scope {
+    /// Parses `system/*.cruds`, `patient/Observation.rs`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (context, rest) = text.split_once('/')?;
+        let (name, letters) = rest.split_once('.')?;
+        Some(Self {
+            context: match context {
+                "patient" => ScopeContext::Patient,
+                "user" => ScopeContext::User,
+                "system" => ScopeContext::System,
+                _ => return None,
+            },
+            resource_type: match name {
+                "*" => None,
+                n => Some(crate::types::ResourceType::from_name(n)?),
+            },
+            interactions: Interactions::parse(letters)?,
+        })
+    }
+}
+
+/// An authenticated principal. Built by `identity` from a token or session, or by the composition root for a named
+/// service actor; nothing else makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Stable id of the user, client or job.
+    pub id: String,
+    /// Name shown in the access log.
+    pub display: String,
+    /// The role that acts.
+    pub role: Role,
+    /// For [`Role::Patient`]: the logical id of the own Patient resource.
+    pub patient: Option<String>,
+    /// Scopes that narrow the role; empty = not narrowed (a signed-in person).
+    pub scopes: Vec<Scope>,
+    /// The `jti` of the token or the id of the session: never the token itself.
+    pub session: String,
+    /// When the actor authenticated.
+    pub authenticated: Timestamp,
+    /// How: `token`, `login-link`, `demo`, `job`, later `passkey`, `totp`.
+    pub method: String,
+}
+
+/// One request's facts that authorization, audit and detection need (`detection.md`, Event).
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Who asks.
+    pub actor: std::sync::Arc<Actor>,
+    /// For what purpose.
+    pub purpose: PurposeOfUse,
+    /// By which way in.
+    pub entry: EntryPath,
+    /// The request id that also stands in the answer's header.
+    pub request_id: String,
+    /// Source address without port.
+    pub network: String,
+    /// Registered device, empty where unknown.
+    pub device: String,
+    /// Unit the actor is signed on to, empty where unknown.
+    pub unit: String,
+    /// Rostered unit and shift, empty where unknown.
+    pub roster: String,
+    /// A stated reason, empty where none was asked for.
+    pub reason: String,
+    /// The answer is to be printed.
+    pub print: bool,
+    /// The answer leaves in bulk.
+    pub export: bool,
+    /// When the request arrived.
+    pub at: Timestamp,
+}

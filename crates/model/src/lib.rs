@@ -1,0 +1,9 @@
+//! The vocabulary of Keepwell: FHIR R4 types and their JSON, validation, homes, actors, time.
+//!
+//! This crate knows no storage, keys, HTTP or policy. Effects (clock, randomness) are traits given by the caller.
+
+pub mod actor;
+pub mod json;
+pub mod outcome;
+pub mod time;
+pub mod types;

@@ -1,0 +1,1 @@
+//! Cedar: typed request to decision, reasons, obligations. Pure.

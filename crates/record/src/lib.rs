@@ -1,0 +1,1 @@
+//! The one door to patient data: authorize, open, record, return.

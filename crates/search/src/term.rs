@@ -1,0 +1,99 @@
+//! What extraction gives and the index keeps: the searchable values of one resource.
+
+use std::borrow::Cow;
+
+/// A search parameter's number within its resource type; see `definition::params`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParamNo(pub u16);
+
+/// One searchable value of one parameter. Borrowed from the resource's JSON where possible.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Term<'a> {
+    /// Coding, Identifier, code, boolean, ContactPoint. `system` is `None` where the element has none;
+    /// for a plain `code` element it is the system the required binding implies, if there is just one.
+    Token {
+        /// System URI.
+        system: Option<Cow<'a, str>>,
+        /// Code or identifier value.
+        code: Cow<'a, str>,
+    },
+    /// Text for `:text`: Coding.display, CodeableConcept.text, Identifier.type.text; not folded.
+    Text(Cow<'a, str>),
+    /// For `:of-type`: identifier type coding and value.
+    OfType {
+        /// System of the type coding.
+        system: Cow<'a, str>,
+        /// Code of the type coding.
+        code: Cow<'a, str>,
+        /// The identifier's value.
+        value: Cow<'a, str>,
+    },
+    /// A string as written; folding is the index's work (`fold`).
+    Str(Cow<'a, str>),
+    /// A literal reference to a resource of this server: `Type/id`, version dropped.
+    Reference {
+        /// Target type name, checked to be a resource type.
+        target: keepwell_model::types::ResourceType,
+        /// Logical id.
+        id: Cow<'a, str>,
+    },
+    /// A reference to elsewhere, or a canonical, kept whole (with `|version` and fragment if present).
+    Url(Cow<'a, str>),
+    /// `Reference.identifier`, for `:identifier`.
+    ReferenceIdentifier {
+        /// System URI.
+        system: Option<Cow<'a, str>>,
+        /// Identifier value.
+        value: Cow<'a, str>,
+    },
+    /// A date, dateTime, instant, Period or Timing as a range of milliseconds since 1970 UTC: `lo` inclusive,
+    /// `hi` exclusive; open ends are `i64::MIN` and `i64::MAX`.
+    Date {
+        /// First millisecond.
+        lo: i64,
+        /// One past the last millisecond.
+        hi: i64,
+    },
+    /// A number; `lo == hi` unless the element is a range.
+    Number {
+        /// Lower bound, inclusive.
+        lo: f64,
+        /// Upper bound, inclusive.
+        hi: f64,
+    },
+    /// A quantity, money, or range of quantities.
+    Quantity {
+        /// Lower bound, inclusive; `-inf` for a comparator that leaves it open.
+        lo: f64,
+        /// Upper bound, inclusive.
+        hi: f64,
+        /// Unit system URI.
+        system: Option<Cow<'a, str>>,
+        /// Unit code.
+        code: Option<Cow<'a, str>>,
+        /// Unit as displayed.
+        unit: Option<Cow<'a, str>>,
+    },
+    /// A `uri` value, compared exactly.
+    Uri(Cow<'a, str>),
+    /// One tuple of a composite parameter whose root is not the resource itself: for each component its values.
+    Tuple(Vec<Vec<Term<'a>>>),
+}
+
+/// The searchable values of one resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extracted<'a> {
+    /// Parameter and value, in parameter order.
+    pub terms: Vec<(ParamNo, Term<'a>)>,
+}
+
+/// Folds a string for the default string search: compatibility decomposition, combining marks dropped, lower case,
+/// so that case and accents do not matter (R4 search, section 2.1.1.4.5).
+#[must_use]
+pub fn fold(text: &str) -> String {
+    use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).nfkd().filter(|c| !is_combining_mark(*c)).collect()
+}

@@ -1,0 +1,1 @@
+//! Sealed rows in SQLite. Cannot decrypt: it does not link the vault.

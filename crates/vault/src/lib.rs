@@ -1,0 +1,1 @@
+//! Keys: seal and open, custody, rotation, erasure of keys.
