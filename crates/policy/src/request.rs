@@ -1,0 +1,366 @@
+//! The question: who (role) wants to do what (action) to which kind of thing (target), how they stand to the patient
+//! (relation), and what narrows them (labels, purpose, scopes).
+//!
+//! A [`Request`] is small, `Copy` and `Hash`: `record` uses it as the key of its decision cache.
+
+use keepwell_model::actor::{Actor, Interactions, PurposeOfUse, Role, ScopeContext};
+use keepwell_model::types::ResourceType;
+
+/// One question to the policy engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Who asks.
+    pub role: Role,
+    /// What they want to do.
+    pub action: Action,
+    /// To what.
+    pub target: Target,
+    /// How the actor stands to the patient whom the resource is about.
+    pub relation: Relation,
+    /// Security labels of the resource.
+    pub labels: Labels,
+    /// For what purpose.
+    pub purpose: PurposeOfUse,
+    /// What the token's scopes leave of the role.
+    pub grant: Grant,
+}
+
+impl Request {
+    /// A question about a resource, with the scopes of `actor` already weighed for this action and type.
+    #[must_use]
+    pub fn new(actor: &Actor, action: Action, target: Target, relation: Relation, labels: Labels, purpose: PurposeOfUse) -> Self {
+        Self { role: actor.role, action, target, relation, labels, purpose, grant: Grant::of(actor, action, target) }
+    }
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $group:ident;)*) => {
+        /// Everything that can be asked for. A new one needs a rule in `policies/` and a row in the golden table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Action { $($(#[$doc])* $variant,)* }
+
+        impl Action {
+            /// All actions, in the order of the authorization table.
+            pub const ALL: &[Action] = &[$(Action::$variant,)*];
+
+            /// The name used in policies, cases and on the command line, for example `history-type`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Action::$variant => $name,)* }
+            }
+
+            /// What the action acts on.
+            #[must_use]
+            pub fn group(self) -> ActionGroup {
+                match self { $(Action::$variant => ActionGroup::$group,)* }
+            }
+        }
+    };
+}
+
+/// What an action acts on: this decides the rows it has in the authorization table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActionGroup {
+    /// Shows resources.
+    View,
+    /// Changes resources.
+    Write,
+    /// An act upon one patient that is not a FHIR interaction of a type; its target is `Patient`.
+    Chart,
+    /// Acts on the installation, not on a resource.
+    System,
+}
+
+actions! {
+    /// FHIR read.
+    Read = "read", View;
+    /// FHIR vread.
+    Vread = "vread", View;
+    /// FHIR search: asked for each candidate, chain, include and count.
+    Search = "search", View;
+    /// History of one resource.
+    HistoryInstance = "history-instance", View;
+    /// History of a type.
+    HistoryType = "history-type", View;
+    /// History of the whole system: asked for each entry.
+    HistorySystem = "history-system", View;
+    /// `Patient/$everything`: asked for the patient and for each entry.
+    Everything = "everything", View;
+    /// `$provenance` of one resource.
+    Lineage = "lineage", View;
+    /// FHIR create.
+    Create = "create", Write;
+    /// FHIR update.
+    Update = "update", Write;
+    /// FHIR patch.
+    Patch = "patch", Write;
+    /// FHIR delete.
+    Delete = "delete", Write;
+    /// `$access-log` of a patient: who looked.
+    AccessLog = "access-log", Chart;
+    /// Cryptographic erasure of a patient.
+    Erase = "erase", Chart;
+    /// The CapabilityStatement.
+    Capabilities = "capabilities", System;
+    /// `$validate` of a body that is not stored.
+    Validate = "validate", System;
+    /// Handing in a batch or transaction: each entry is asked for on its own.
+    Transaction = "transaction", System;
+    /// List and end one's own sessions, revoke one's own token.
+    OwnSession = "own-session", System;
+    /// Bulk loading into the record.
+    Import = "import", System;
+    /// Make a backup.
+    Backup = "backup", System;
+    /// Put a backup back.
+    Restore = "restore", System;
+    /// See the state of the keys (never a key).
+    KeysStatus = "keys-status", System;
+    /// Rotate keys.
+    KeysRotate = "keys-rotate", System;
+    /// Seal the server.
+    KeysSeal = "keys-seal", System;
+    /// Unseal the server.
+    KeysUnseal = "keys-unseal", System;
+    /// Verify the audit log and the stored rows.
+    AuditVerify = "audit-verify", System;
+    /// Export the audit log as sealed entries, tiles and checkpoints.
+    AuditExport = "audit-export", System;
+    /// Make the proof file of one entry.
+    AuditProve = "audit-prove", System;
+    /// See accounts (no patient data).
+    AccountRead = "account-read", System;
+    /// Make, change and end accounts of the workforce.
+    AccountManage = "account-manage", System;
+    /// Issue a one-time sign-in link for an account.
+    LoginLinkIssue = "login-link-issue", System;
+    /// List and end the sessions of others.
+    SessionManage = "session-manage", System;
+    /// Issue a token of a role that sees no patient data.
+    TokenIssue = "token-issue", System;
+    /// Issue a token of any role or scope that reaches patient data.
+    TokenIssueClinical = "token-issue-clinical", System;
+    /// List and revoke tokens.
+    TokenRevoke = "token-revoke", System;
+    /// Read the policies, their table and explanations.
+    PolicyRead = "policy-read", System;
+    /// Read the configuration.
+    ConfigRead = "config-read", System;
+    /// Change the configuration.
+    ConfigWrite = "config-write", System;
+    /// State of the server: capacity, checkpoints, certificates.
+    Status = "status", System;
+}
+
+impl Action {
+    /// The action of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|a| a.name() == name)
+    }
+
+    /// The interactions a scope must grant for this action (SMART App Launch 2.2, "Scopes for requesting FHIR
+    /// resources"); `None` where no scope of a type can grant it.
+    #[must_use]
+    pub fn interactions(self) -> Option<Interactions> {
+        use Interactions as I;
+        Some(Interactions(match self {
+            Action::Read | Action::Vread | Action::HistoryInstance | Action::Lineage => I::READ,
+            Action::Search | Action::HistoryType | Action::HistorySystem => I::SEARCH,
+            Action::Everything => I::READ | I::SEARCH,
+            Action::Create => I::CREATE,
+            Action::Update | Action::Patch => I::UPDATE,
+            Action::Delete => I::DELETE,
+            // The access log speaks of the patient: whoever may not read the patient may not read it either.
+            Action::AccessLog => I::READ,
+            Action::Import => I::CREATE | I::UPDATE,
+            _ => return None,
+        }))
+    }
+}
+
+/// What is acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A resource of that type.
+    Type(ResourceType),
+    /// The installation itself.
+    Installation,
+}
+
+/// How the actor stands to the patient whom the resource is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Relation {
+    /// In the compartment of the patient the token or session names.
+    Own,
+    /// Of a patient with whom a treatment or working relationship exists.
+    Related,
+    /// Of a patient without one.
+    Unrelated,
+    /// About no patient: reference data, the directory.
+    NoPatient,
+}
+
+impl Relation {
+    /// All relations.
+    pub const ALL: [Relation; 4] = [Relation::Own, Relation::Related, Relation::Unrelated, Relation::NoPatient];
+
+    /// The name used in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Relation::Own => "own",
+            Relation::Related => "related",
+            Relation::Unrelated => "unrelated",
+            Relation::NoPatient => "no-patient",
+        }
+    }
+
+    /// The relation of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|r| r.name() == name)
+    }
+}
+
+/// The security labels that policies know, as a set. Codes they do not know stay on the resource and decide nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Labels(pub u16);
+
+/// HL7 v3 Confidentiality.
+const CONFIDENTIALITY: &str = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality";
+/// HL7 v3 ActCode: sensitivity of information.
+const ACT_CODE: &str = "http://terminology.hl7.org/CodeSystem/v3-ActCode";
+
+impl Labels {
+    /// No label.
+    pub const NONE: Labels = Labels(0);
+    /// Confidentiality `R` or `V`.
+    pub const RESTRICTED: Labels = Labels(1);
+    /// Substance use disorder treatment (42 CFR Part 2).
+    pub const PART_2: Labels = Labels(2);
+    /// Psychotherapy notes (45 CFR 164.501).
+    pub const PSYCHOTHERAPY: Labels = Labels(4);
+    /// HIV information.
+    pub const HIV: Labels = Labels(8);
+    /// A well-known person.
+    pub const VIP: Labels = Labels(16);
+    /// The patient is an employee.
+    pub const EMPLOYEE: Labels = Labels(32);
+
+    /// Labels and their names in policies.
+    pub const ALL: [(Labels, &'static str); 6] = [
+        (Labels::RESTRICTED, "restricted"),
+        (Labels::PART_2, "part-2"),
+        (Labels::PSYCHOTHERAPY, "psychotherapy"),
+        (Labels::HIV, "hiv"),
+        (Labels::VIP, "vip"),
+        (Labels::EMPLOYEE, "employee"),
+    ];
+
+    /// The label a coding of `meta.security` stands for. A missing system counts as the HL7 one: leaving it out must
+    /// not lift the protection.
+    #[must_use]
+    pub fn from_coding(system: Option<&str>, code: &str) -> Self {
+        let confidentiality = system.is_none_or(|s| s == CONFIDENTIALITY);
+        let act_code = system.is_none_or(|s| s == ACT_CODE);
+        match code {
+            "R" | "V" if confidentiality => Self::RESTRICTED,
+            "42CFRPart2" | "ETH" | "ETHUD" | "OPIOIDUD" | "SUD" if act_code => Self::PART_2,
+            "PSYTHPN" if act_code => Self::PSYCHOTHERAPY,
+            "HIV" if act_code => Self::HIV,
+            "CEL" | "VIP" if act_code => Self::VIP,
+            "EMP" if act_code => Self::EMPLOYEE,
+            _ => Self::NONE,
+        }
+    }
+
+    /// The label of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, n)| *n == name).map(|(l, _)| *l)
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are in this set.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What the scopes of an actor say about one action on one type: the contexts in which some scope allows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Grant(u8);
+
+impl Grant {
+    /// No scopes: a signed-in person with all their role allows.
+    pub const WHOLE: Grant = Grant(1);
+    /// A `patient/` scope allows it.
+    pub const PATIENT: Grant = Grant(2);
+    /// A `user/` scope allows it.
+    pub const USER: Grant = Grant(4);
+    /// A `system/` scope allows it.
+    pub const SYSTEM: Grant = Grant(8);
+    /// A named job of the installation itself, made by the composition root only: no token carries it.
+    pub const JOB: Grant = Grant(16);
+    /// Scopes there are, and none allows it.
+    pub const NOTHING: Grant = Grant(0);
+
+    /// Weighs the scopes of `actor`. Scopes narrow a role and never widen it; a machine has nothing but its scopes.
+    #[must_use]
+    pub fn of(actor: &Actor, action: Action, target: Target) -> Self {
+        let job = if actor.role == Role::Service && actor.method == "job" { Self::JOB } else { Self::NOTHING };
+        if actor.scopes.is_empty() {
+            return if actor.role == Role::Service { job } else { Self::WHOLE };
+        }
+        let Some(needed) = action.interactions() else { return job.with(Self::unscoped(action)) };
+        let mut allowed = [0_u8; 3];
+        for scope in &actor.scopes {
+            let fits = match (scope.resource_type, target) {
+                (None, _) => true,
+                (Some(named), Target::Type(asked)) => named == asked,
+                (Some(_), Target::Installation) => false,
+            };
+            let [patient, user, system] = &mut allowed;
+            let bits = match scope.context {
+                ScopeContext::Patient => patient,
+                ScopeContext::User => user,
+                ScopeContext::System => system,
+            };
+            if fits {
+                *bits |= scope.interactions.0;
+            }
+        }
+        let mut grant = job;
+        for (bits, flag) in allowed.into_iter().zip([Self::PATIENT, Self::USER, Self::SYSTEM]) {
+            if bits & needed.0 == needed.0 {
+                grant = grant.with(flag);
+            }
+        }
+        grant
+    }
+
+    /// Acts that no scope has letters for and that show and change nothing of the record: every token may do them.
+    fn unscoped(action: Action) -> Self {
+        match action {
+            Action::Capabilities | Action::Validate | Action::Transaction | Action::OwnSession => Self::WHOLE,
+            _ => Self::NOTHING,
+        }
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are in this grant.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
