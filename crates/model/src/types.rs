@@ -51,8 +51,8 @@ impl ResourceType {
 
     /// The type with that stored number.
     #[must_use]
-    pub fn from_code(code: u16) -> Option<Self> {
-        (usize::from(code) < COUNT).then_some(Self(code))
+    pub const fn from_code(code: u16) -> Option<Self> {
+        if (code as usize) < COUNT { Some(Self(code)) } else { None }
     }
 
     /// The stored number, below [`COUNT`].
