@@ -2,5 +2,6 @@
 //!
 //! Pure: no I/O, no keys. `record` feeds the index from opened rows and asks it questions.
 
+pub mod index;
 pub mod query;
 pub mod term;
