@@ -2,6 +2,11 @@
 //!
 //! Pure: no I/O, no keys. `record` feeds the index from opened rows and asks it questions.
 
+mod date;
+pub mod definition;
+pub mod extract;
 pub mod index;
+mod number;
+mod path;
 pub mod query;
 pub mod term;
