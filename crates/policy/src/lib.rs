@@ -12,8 +12,12 @@
 //! To add a rule: write it in the `.cedar` file of its role, add a case, run the tests with
 //! `KEEPWELL_BLESS=1`, and read the diff of the table.
 
+mod classes;
 mod engine;
 mod request;
+mod sources;
 
+pub use classes::Classes;
 pub use engine::{Decision, Engine, LoadError, Obligation};
 pub use request::{Action, ActionGroup, Grant, Labels, Relation, Request, Target};
+pub use sources::Sources;

@@ -241,21 +241,11 @@ impl Labels {
     pub const PART_2: Labels = Labels(2);
     /// Psychotherapy notes (45 CFR 164.501).
     pub const PSYCHOTHERAPY: Labels = Labels(4);
-    /// HIV information.
-    pub const HIV: Labels = Labels(8);
-    /// A well-known person.
-    pub const VIP: Labels = Labels(16);
-    /// The patient is an employee.
-    pub const EMPLOYEE: Labels = Labels(32);
-
     /// Labels and their names in policies.
-    pub const ALL: [(Labels, &'static str); 6] = [
+    pub const ALL: [(Labels, &'static str); 3] = [
         (Labels::RESTRICTED, "restricted"),
         (Labels::PART_2, "part-2"),
         (Labels::PSYCHOTHERAPY, "psychotherapy"),
-        (Labels::HIV, "hiv"),
-        (Labels::VIP, "vip"),
-        (Labels::EMPLOYEE, "employee"),
     ];
 
     /// The label a coding of `meta.security` stands for. A missing system counts as the HL7 one: leaving it out must
@@ -268,9 +258,6 @@ impl Labels {
             "R" | "V" if confidentiality => Self::RESTRICTED,
             "42CFRPart2" | "ETH" | "ETHUD" | "OPIOIDUD" | "SUD" if act_code => Self::PART_2,
             "PSYTHPN" if act_code => Self::PSYCHOTHERAPY,
-            "HIV" if act_code => Self::HIV,
-            "CEL" | "VIP" if act_code => Self::VIP,
-            "EMP" if act_code => Self::EMPLOYEE,
             _ => Self::NONE,
         }
     }
