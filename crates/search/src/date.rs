@@ -11,7 +11,7 @@ const DAY: i64 = 86_400_000;
 ///
 /// Accepts `YYYY`, `YYYY-MM`, `YYYY-MM-DD` and these with `Thh:mm`, seconds, fraction and zone as optional parts. A
 /// blank for the plus of a zone is accepted too: that is what a plus becomes in a query string that was not escaped.
-pub(crate) fn range(text: &str) -> Option<(i64, i64)> {
+pub fn range(text: &str) -> Option<(i64, i64)> {
     let b = text.as_bytes();
     let year = i64::from(number(b.get(0..4)?)?);
     if year == 0 {

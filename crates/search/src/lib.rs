@@ -10,3 +10,5 @@ mod number;
 mod path;
 pub mod query;
 pub mod term;
+
+pub use date::range as date_range;
