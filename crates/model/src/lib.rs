@@ -5,6 +5,8 @@
 pub mod actor;
 pub mod home;
 pub mod json;
+pub mod narrative;
 pub mod outcome;
+pub mod schema;
 pub mod time;
 pub mod types;
