@@ -397,10 +397,11 @@ impl<'v> Walk<'v> {
             if let Err(e) = narrative::check(s) {
                 self.fail("invariant", e.to_string());
             }
-        } else if matches!(p, Primitive::Uri | Primitive::Url | Primitive::Canonical) {
-            if s.starts_with('#') && !self.scope.contained.is_empty() {
-                self.scope.local.push(s);
-            }
+        } else if matches!(p, Primitive::Uri | Primitive::Url | Primitive::Canonical)
+            && s.starts_with('#')
+            && !self.scope.contained.is_empty()
+        {
+            self.scope.local.push(s);
         }
         if element.binding != NONE
             && let Some((name, set)) = self.table.value_set(element.binding)
