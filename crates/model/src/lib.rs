@@ -7,6 +7,7 @@ pub mod home;
 pub mod json;
 pub mod narrative;
 pub mod outcome;
+pub mod patch;
 pub mod schema;
 pub mod time;
 pub mod types;
