@@ -41,10 +41,45 @@ impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind;
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full
+            }
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Self::ReadOnly,
             ErrorKind::NotFound => Self::Missing,
             _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let rusqlite::Error::SqliteFailure(failure, message) = &error else {
+            // What remains are values of another type than the column's: only a damaged file has them.
+            return Self::Corrupt("a value has a wrong type".to_owned());
+        };
+        match failure.code {
+            ErrorCode::DiskFull => Self::Full,
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Self::ReadOnly,
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed => Self::Locked,
+            ErrorCode::ConstraintViolation => Self::Sequence,
+            ErrorCode::CannotOpen => {
+                Self::Io(std::io::Error::other("the database file cannot be opened"))
+            }
+            ErrorCode::SystemIoFailure => match failure.extended_code {
+                rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS => {
+                    Self::Corrupt("the file is shorter than it says".to_owned())
+                }
+                code => Self::Io(std::io::Error::other(format!("SQLite error {code}"))),
+            },
+            // Corrupt, not a database, and errors in our own fixed SQL, which only another schema can cause.
+            _ => Self::Corrupt(
+                message
+                    .clone()
+                    .unwrap_or_else(|| format!("SQLite error {}", failure.extended_code)),
+            ),
         }
     }
 }

@@ -6,15 +6,32 @@
 
 mod error;
 mod lock;
+mod read;
 mod record;
+mod reserve;
+mod schema;
+mod writer;
 
 pub use error::StoreError;
 pub use lock::DirectoryLock;
 pub use record::{Batch, CheckpointRecord, Durability, EntryRecord, EntryRef, RowRecord, RowRef};
+pub use writer::Writer;
 
+use std::fs::File;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::MutexGuard;
+use rusqlite::Connection;
+
+use read::Pool;
+use reserve::Reserve;
+use schema::Use;
+
+/// Name of the database in a data directory.
+pub const DATABASE: &str = "keepwell.db";
 
 /// Something an operator must hear about at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +60,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve_bytes: 256 << 20, readers: 8, max_pages: None, alarm: Arc::new(|_| ()), lock: None }
+        Self {
+            reserve_bytes: 256 << 20,
+            readers: 8,
+            max_pages: None,
+            alarm: Arc::new(|_| ()),
+            lock: None,
+        }
     }
 }
 
@@ -53,25 +76,72 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner;
-
-/// The only writing side.
-pub struct Writer {
-    store: Store,
+struct Inner {
+    readers: Pool,
+    path: PathBuf,
+    /// The WAL, for fdatasync; `None` when opened for reading only. Never the database file itself: closing any
+    /// descriptor of that would drop SQLite's POSIX locks on it.
+    wal: Option<File>,
+    /// An fdatasync has failed; the kernel may have dropped the pages, so nothing may be acknowledged any more.
+    failed: AtomicBool,
+    reserve: Reserve,
+    on_reserve: AtomicBool,
+    alarm: Arc<dyn Fn(Alarm) + Send + Sync>,
+    /// Last, so that it is given back after the connections are closed.
+    _lock: Option<DirectoryLock>,
 }
 
 /// One read transaction: everything seen through it is one moment of the store. Holds back the WAL's reuse: keep it short.
 pub struct View<'a> {
-    store: &'a Store,
+    connection: MutexGuard<'a, Connection>,
 }
 
 impl Store {
-    /// Opens or creates the database in `dir`, taking the directory's lock.
+    /// Opens or creates the database in `dir`, taking the directory's lock. A WAL left by a killed process is
+    /// recovered: the store then holds every commit that had returned.
     ///
     /// # Errors
     /// [`StoreError::AlreadyRunning`] when another process holds the directory.
     pub fn open(dir: &Path, options: Options) -> Result<(Self, Writer), StoreError> {
-        unimplemented!("{dir:?} {}", options.readers)
+        let lock = match options.lock {
+            Some(lock) => lock,
+            None => DirectoryLock::acquire(dir)?,
+        };
+        let path = dir.join(DATABASE);
+        let writer = schema::connect(&path, Use::Write)?;
+        schema::prepare(&writer)?;
+        if let Some(pages) = options.max_pages {
+            writer.pragma_update(None, "max_page_count", pages)?;
+        }
+        let wal = File::open(dir.join(format!("{DATABASE}-wal")))?;
+        // What recovery found may never have reached the device; and the files' names must, before anything in them.
+        wal.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        let helper = schema::connect(&path, Use::Checkpoint)?;
+        helper.pragma_update(None, "synchronous", "NORMAL")?;
+        let readers = (0..options.readers.max(1))
+            .map(|_| reader(&path))
+            .collect::<Result<_, _>>()?;
+        let reserve = Reserve::new(dir, options.reserve_bytes);
+        let on_reserve = !reserve.fill()?;
+        if on_reserve {
+            (options.alarm)(Alarm::ReserveReleased);
+        }
+        let inner = Inner {
+            readers: Pool::new(readers),
+            path,
+            wal: Some(wal),
+            failed: AtomicBool::new(false),
+            reserve,
+            on_reserve: AtomicBool::new(on_reserve),
+            alarm: options.alarm,
+            _lock: Some(lock),
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        let writer = Writer::new(store.clone(), writer, helper)?;
+        Ok((store, writer))
     }
 
     /// Opens an existing database for reading only: a read-only medium, or a look beside a running server.
@@ -79,15 +149,58 @@ impl Store {
     /// # Errors
     /// When the database is missing, damaged, or needs a recovery that a read-only medium forbids.
     pub fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
-        unimplemented!("{dir:?}")
+        let path = dir.join(DATABASE);
+        if !path.try_exists()? {
+            return Err(StoreError::Missing);
+        }
+        let empty_wal =
+            std::fs::metadata(dir.join(format!("{DATABASE}-wal"))).map_or(true, |m| m.len() == 0);
+        let open = |purpose| {
+            let connection = schema::connect(&path, purpose)?;
+            schema::check(&connection)?;
+            Ok::<_, StoreError>(connection)
+        };
+        let mut purpose = Use::Read;
+        let first = match open(purpose) {
+            // Without a WAL file SQLite wants to make one, which a read-only medium forbids.
+            Err(StoreError::ReadOnly | StoreError::Io(_)) if empty_wal => {
+                purpose = Use::Immutable;
+                open(purpose)?
+            }
+            other => other?,
+        };
+        let readers = vec![first, open(purpose)?, open(purpose)?, open(purpose)?];
+        let inner = Inner {
+            readers: Pool::new(readers),
+            path,
+            wal: None,
+            failed: AtomicBool::new(false),
+            reserve: Reserve::new(dir, 0),
+            on_reserve: AtomicBool::new(false),
+            alarm: Arc::new(|_| ()),
+            _lock: None,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Makes everything committed so far survive a power cut. May run on any thread beside the writer.
     ///
     /// # Errors
-    /// When the device refuses; the store then accepts no more commits.
+    /// When the device refuses; the store then accepts no more commits until opened again.
     pub fn sync(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        self.inner.usable()?;
+        let Some(wal) = &self.inner.wal else {
+            return Ok(());
+        };
+        // A commit that is no longer in the WAL is in the database: SQLite synced both before starting the WAL over.
+        if let Err(error) = wal.sync_data() {
+            self.inner.failed.store(true, Ordering::Release);
+            (self.inner.alarm)(Alarm::SyncFailed);
+            return Err(StoreError::Io(error));
+        }
+        Ok(())
     }
 
     /// The row `rid`, copied.
@@ -98,13 +211,16 @@ impl Store {
         self.with_row(rid, |row| row.to_record())
     }
 
-    /// Calls `read` with the row `rid`, without copying; `None` when there is no such row.
+    /// Calls `read` with the row `rid`, without copying; `None` when there is no such row. Never waits for the writer.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn with_row<R>(&self, rid: u64, read: impl FnOnce(RowRef<'_>) -> R) -> Result<Option<R>, StoreError> {
-        let _ = (rid, read);
-        unimplemented!()
+    pub fn with_row<R>(
+        &self,
+        rid: u64,
+        read: impl FnOnce(RowRef<'_>) -> R,
+    ) -> Result<Option<R>, StoreError> {
+        read::with_row(&*self.inner.readers.take()?, rid, read)
     }
 
     /// The entry `seq`, copied.
@@ -112,8 +228,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn entry(&self, seq: u64) -> Result<Option<EntryRecord>, StoreError> {
-        let _ = seq;
-        unimplemented!()
+        let mut found = None;
+        read::entries(&*self.inner.readers.take()?, seq..=seq, |entry| {
+            found = Some(entry.to_record());
+            Ok::<_, StoreError>(())
+        })?;
+        Ok(found)
     }
 
     /// A read transaction.
@@ -121,7 +241,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn view(&self) -> Result<View<'_>, StoreError> {
-        unimplemented!()
+        let connection = self.inner.readers.take()?;
+        connection.execute_batch("BEGIN DEFERRED")?;
+        let view = View { connection };
+        // The transaction begins with its first read.
+        view.size()?;
+        Ok(view)
     }
 
     /// The value stored under `key`.
@@ -129,14 +254,18 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let _ = key;
-        unimplemented!()
+        read::meta(&*self.inner.readers.take()?, key)
     }
 
     /// Whether the reserve file has been given up: rows are refused, entries still accepted.
     #[must_use]
     pub fn on_reserve(&self) -> bool {
-        unimplemented!()
+        self.inner.on_reserve.load(Ordering::Acquire)
+    }
+
+    /// Makes the reserve anew and accepts rows again, if there is room; the helper thread also tries every 10 seconds.
+    pub fn try_restore_reserve(&self) {
+        self.inner.restore_reserve();
     }
 
     /// Bytes of the database and its WAL on disk.
@@ -144,7 +273,10 @@ impl Store {
     /// # Errors
     /// When the files cannot be looked at.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
-        unimplemented!()
+        let mut wal = self.inner.path.clone().into_os_string();
+        wal.push("-wal");
+        Ok(std::fs::metadata(&self.inner.path)?.len()
+            + std::fs::metadata(wal).map_or(0, |m| m.len()))
     }
 
     /// SQLite's own check of the whole file; the messages name pages, never content. Empty when all is well.
@@ -152,7 +284,18 @@ impl Store {
     /// # Errors
     /// When the database cannot be read at all.
     pub fn integrity(&self) -> Result<Vec<String>, StoreError> {
-        unimplemented!()
+        read::integrity(&*self.inner.readers.take()?)
+    }
+}
+
+impl Inner {
+    fn usable(&self) -> Result<(), StoreError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Io(std::io::Error::other(
+                "an earlier fdatasync failed",
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -162,8 +305,7 @@ impl View<'_> {
     /// # Errors
     /// When the database cannot be read.
     pub fn last_rid(&self) -> Result<u64, StoreError> {
-        let _ = self.store;
-        unimplemented!()
+        read::last_rid(&self.connection)
     }
 
     /// The number of entries, which is the next entry's number.
@@ -171,7 +313,7 @@ impl View<'_> {
     /// # Errors
     /// When the database cannot be read.
     pub fn size(&self) -> Result<u64, StoreError> {
-        unimplemented!()
+        read::size(&self.connection)
     }
 
     /// The newest checkpoint.
@@ -179,7 +321,7 @@ impl View<'_> {
     /// # Errors
     /// When the database cannot be read.
     pub fn last_checkpoint(&self) -> Result<Option<CheckpointRecord>, StoreError> {
-        unimplemented!()
+        read::last_checkpoint(&self.connection)
     }
 
     /// All key-value pairs, by key.
@@ -187,7 +329,7 @@ impl View<'_> {
     /// # Errors
     /// When the database cannot be read.
     pub fn all_meta(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        unimplemented!()
+        read::all_meta(&self.connection)
     }
 
     /// Calls `each` with every row of the range in order; stops at the first error.
@@ -199,8 +341,7 @@ impl View<'_> {
         range: RangeInclusive<u64>,
         each: impl FnMut(RowRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let _ = (range, each);
-        unimplemented!()
+        read::rows(&self.connection, range, each)
     }
 
     /// Calls `each` with every entry of the range in order; stops at the first error.
@@ -212,35 +353,19 @@ impl View<'_> {
         range: RangeInclusive<u64>,
         each: impl FnMut(EntryRef<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let _ = (range, each);
-        unimplemented!()
+        read::entries(&self.connection, range, each)
     }
 }
 
-impl Writer {
-    /// The reading side of the same store.
-    #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.store
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        // A read transaction has nothing to lose; the connection's next BEGIN would report what went wrong.
+        let _ = self.connection.execute_batch("ROLLBACK");
     }
+}
 
-    /// Commits a batch, all or nothing. On return the batch is in the WAL (it survives a killed process) and, with
-    /// [`Durability::Fsync`], on the device (it survives a power cut). Row numbers must be above every earlier one,
-    /// entry numbers must follow without a gap.
-    ///
-    /// # Errors
-    /// Nothing of the batch is stored then. [`StoreError::Full`] for a batch with rows also while the store lives on
-    /// its reserve; entries alone are accepted until that is used up too.
-    pub fn commit(&mut self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
-        let _ = (batch, durability);
-        unimplemented!()
-    }
-
-    /// Stops the helper thread and empties the WAL into the database. Dropping the writer does the same, silently.
-    ///
-    /// # Errors
-    /// When the WAL cannot be emptied; nothing is lost, the next open does it.
-    pub fn close(self) -> Result<(), StoreError> {
-        unimplemented!()
-    }
+fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = schema::connect(path, Use::Read)?;
+    schema::check(&connection)?;
+    Ok(connection)
 }

@@ -26,7 +26,11 @@ impl RowRef<'_> {
     /// An owned copy.
     #[must_use]
     pub fn to_record(self) -> RowRecord {
-        RowRecord { rid: self.rid, key_ref: self.key_ref, body: self.body.to_vec() }
+        RowRecord {
+            rid: self.rid,
+            key_ref: self.key_ref,
+            body: self.body.to_vec(),
+        }
     }
 }
 
@@ -56,7 +60,11 @@ impl EntryRef<'_> {
     /// An owned copy.
     #[must_use]
     pub fn to_record(self) -> EntryRecord {
-        EntryRecord { seq: self.seq, entry: self.entry.to_vec(), sealed: self.sealed.map(<[u8]>::to_vec) }
+        EntryRecord {
+            seq: self.seq,
+            entry: self.entry.to_vec(),
+            sealed: self.sealed.map(<[u8]>::to_vec),
+        }
     }
 }
 
