@@ -75,7 +75,7 @@ pub(crate) fn connect(path: &Path, purpose: Use) -> Result<Connection, StoreErro
     connection.pragma_update(
         None,
         "cache_size",
-        if purpose == Use::Write { -8192 } else { -1024 },
+        if purpose == Use::Write { -8192 } else { -4096 },
     )?;
     Ok(connection)
 }

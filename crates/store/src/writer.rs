@@ -21,6 +21,8 @@ use crate::{Alarm, Inner, Store, read, schema};
 const WAL_FRAMES: u64 = 4096;
 /// Frames after which emptying is tried again when readers did not let go of the WAL.
 const RETRY_FRAMES: u64 = 256;
+/// Most rounds of copying before the writer is asked to finish.
+const ROUNDS: usize = 6;
 /// How long the writer waits for reads under way before it leaves emptying to the next round.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// Newest checkpoints kept.
@@ -276,7 +278,7 @@ fn help(inner: &Inner, connection: &Connection, progress: &Progress, requests: &
         match requests.recv_timeout(RESERVE_RETRY) {
             Ok(()) => {
                 // A failed round (a full disk) is tried again at the next commit.
-                if schema::checkpoint(connection, "PASSIVE").is_ok() {
+                if copy(connection, progress).is_ok() {
                     progress.done.store(true, Ordering::Release);
                 }
                 progress.busy.store(false, Ordering::Release);
@@ -285,6 +287,18 @@ fn help(inner: &Inner, connection: &Connection, progress: &Progress, requests: &
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+/// Copies the WAL until what the writer adds meanwhile is little, so that little is left for the writer itself.
+fn copy(connection: &Connection, progress: &Progress) -> Result<(), StoreError> {
+    for _ in 0..ROUNDS {
+        let before = progress.frames.load(Ordering::Relaxed);
+        schema::checkpoint(connection, "PASSIVE")?;
+        if progress.frames.load(Ordering::Relaxed) - before < RETRY_FRAMES {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Inner {

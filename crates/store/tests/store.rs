@@ -28,7 +28,7 @@ fn entry(seq: u64) -> EntryRecord {
     EntryRecord {
         seq,
         entry: vec![seq as u8; 42],
-        sealed: (seq % 3 == 0).then(|| vec![9; 200]),
+        sealed: seq.is_multiple_of(3).then(|| vec![9; 200]),
     }
 }
 
