@@ -2,7 +2,13 @@
 //!
 //! The table is the decision and this test its guard: to change an arrow, change the table in the same commit and say why.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test program")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test program"
+)]
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,13 @@
 //!
 //! `cargo deny` does the same where it is installed; this test needs nothing but cargo, and shows that a planted bad crate fails.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test program")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test program"
+)]
 
 use std::path::Path;
 use std::process::Command;

@@ -648,3 +648,22 @@ pub fn observation(patient: &str, code: &str, value: f64) -> Value {
         "valueQuantity": {"value": value, "unit": "mmol/L", "system": "http://unitsofmeasure.org", "code": "mmol/L"}
     })
 }
+
+/// Standard base64.
+pub fn base64(bytes: impl AsRef<[u8]>) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.as_ref().chunks(3) {
+        let word = (0..3).fold(0_usize, |word, at| {
+            (word << 8) | usize::from(chunk.get(at).copied().unwrap_or(0))
+        });
+        for at in 0..4 {
+            text.push(if at <= chunk.len() {
+                char::from(ALPHABET[(word >> (18 - 6 * at)) & 63])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
