@@ -9,9 +9,11 @@
 //! `Observation.value.ofType(Quantity)`. Diagnostics name elements and rules, never values.
 
 mod primitive;
+mod subset;
 pub(crate) mod table;
 
 pub use primitive::Primitive;
+pub use subset::{element_of, is_mandatory, is_summary};
 
 use crate::home::is_id;
 use crate::json::Value;

@@ -1,0 +1,268 @@
+//! The door: every interaction goes through [`Door`], which authorizes, opens, records and only then returns.
+
+use crate::answer::Refusal;
+use crate::change::{Change, Unmet, Written};
+use crate::event::{Access, Shown, action_code};
+use crate::follower::Records;
+use crate::permit::{Gate, HomeLookup, Permit, stranger};
+use keepwell_ledger::{AppendError, Event, Ledger, Opened, ReadError, Wait};
+use keepwell_model::actor::{Actor, Context};
+use keepwell_model::home::Home;
+use keepwell_model::time::{Clock, Entropy};
+use keepwell_model::types::ResourceType;
+use keepwell_policy::{Action, Decision, Labels, Obligation, Relation, Request, Target};
+use keepwell_search::index::Version;
+use crate::stub::Hl7;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How often a request is prepared again because the state it was prepared on has moved.
+pub(crate) const TRIES: usize = 200;
+
+/// Most of what a client may ask for in one answer, and what it gets without asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Page size without `_count`.
+    pub page: usize,
+    /// Largest `_count`; more is cut to this.
+    pub page_max: usize,
+    /// Most resources `_include` and `_revinclude` add to a page.
+    pub include_max: usize,
+    /// Most entries of a batch or transaction.
+    pub bundle_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { page: 50, page_max: 1000, include_max: 2000, bundle_max: 100_000 }
+    }
+}
+
+/// The one way to patient data.
+pub struct Door {
+    pub(crate) ledger: Ledger<Records>,
+    pub(crate) records: Arc<Records>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) terminology: Hl7,
+    pub(crate) limits: Limits,
+}
+
+/// A row about to be shown: where it is and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) rid: u64,
+    pub(crate) home: u32,
+}
+
+impl Door {
+    /// Opens the door over an open ledger.
+    #[must_use]
+    pub fn new(
+        ledger: Ledger<Records>,
+        records: Arc<Records>,
+        gate: Arc<Gate>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        limits: Limits,
+    ) -> Self {
+        Self { ledger, records, gate, clock, entropy, terminology: Hl7::default(), limits }
+    }
+
+    /// The clock requests are timed by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The ledger, for the acts of the installation (snapshot, verify, seal, backup).
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger<Records> {
+        &self.ledger
+    }
+
+    /// A new random logical id (UUID version 4, RFC 9562).
+    pub(crate) fn new_id(&self) -> Result<String, Refusal> {
+        let mut b = [0u8; 16];
+        self.entropy.fill(&mut b).map_err(|_| Refusal::unavailable("no random numbers; try again later"))?;
+        b[6] = b[6] & 0x0f | 0x40;
+        b[8] = b[8] & 0x3f | 0x80;
+        let mut s = String::with_capacity(36);
+        for (i, byte) in b.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                s.push('-');
+            }
+            s.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+            s.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+        }
+        Ok(s)
+    }
+
+    pub(crate) fn permit(&self, ctx: &Context, action: Action) -> Permit {
+        let homes: Arc<dyn HomeLookup> = Arc::clone(&self.records) as Arc<dyn HomeLookup>;
+        Permit::new(&self.gate, &ctx.actor, action, ctx.purpose, homes)
+    }
+
+    pub(crate) fn decide(
+        &self,
+        ctx: &Context,
+        action: Action,
+        target: Target,
+        relation: Relation,
+        labels: Labels,
+    ) -> Arc<Decision> {
+        self.gate.decide(&Request::new(&ctx.actor, action, target, relation, labels, ctx.purpose))
+    }
+
+    /// How the actor stands to a home that may not have a slot yet.
+    pub(crate) fn relation_to(actor: &Actor, home: &Home) -> Relation {
+        match home {
+            Home::Patient(id) if actor.patient.as_ref() == Some(id) => Relation::Own,
+            Home::Shared => Relation::NoPatient,
+            Home::Patient(_) | Home::Several(_) => stranger(actor),
+        }
+    }
+
+    /// The decision about an existing row.
+    pub(crate) fn decide_row(&self, ctx: &Context, action: Action, t: ResourceType, head: &Version) -> Arc<Decision> {
+        let relation = self.records.relation(&ctx.actor, head.home);
+        self.decide(ctx, action, Target::Type(t), relation, Labels(head.labels))
+    }
+
+    /// The first gate: refuses with 403 what the role may do for no patient at all.
+    pub(crate) async fn gate_type(&self, ctx: &Context, action: Action, t: ResourceType) -> Result<(), Refusal> {
+        let d = self.gate.any_relation(&ctx.actor, action, Target::Type(t), ctx.purpose);
+        if d.permit {
+            return Ok(());
+        }
+        let mut access = Access::of(ctx, action);
+        access.resource_type = Some(t);
+        Err(self.refuse(access, Refusal::forbidden(&d.reason)).await)
+    }
+
+    /// Asks whether `ctx` may do something to the installation; a refusal is recorded.
+    ///
+    /// # Errors
+    /// 403 with the policy's reason, or 503 where the refusal cannot be recorded.
+    pub async fn authorize_system(&self, ctx: &Context, action: Action) -> Result<(), Refusal> {
+        let d = self.decide(ctx, action, Target::Installation, Relation::NoPatient, Labels::NONE);
+        if d.permit {
+            return Ok(());
+        }
+        Err(self.refuse(Access::of(ctx, action), Refusal::forbidden(&d.reason)).await)
+    }
+
+    /// Records an act on the installation (durable on return).
+    ///
+    /// # Errors
+    /// 503 where it cannot be recorded.
+    pub async fn record_act(&self, ctx: &Context, action: Action, count: u32, note: &str) -> Result<(), Refusal> {
+        let mut access = Access::of(ctx, action);
+        access.count = count;
+        if !note.is_empty() {
+            note.clone_into(&mut access.reason);
+        }
+        self.log(access, &[], Wait::Fsync).await
+    }
+
+    /// Records a refusal and hands it back; where it cannot be recorded the answer is 503.
+    pub(crate) async fn refuse(&self, mut access: Access, refusal: Refusal) -> Refusal {
+        access.status = refusal.status;
+        if access.reason.is_empty()
+            && refusal.status == 403
+            && let Some(i) = refusal.issues.first()
+        {
+            access.reason.clone_from(&i.diagnostics);
+        }
+        match self.log(access, &[], Wait::Fsync).await {
+            Ok(()) => refusal,
+            Err(e) => e,
+        }
+    }
+
+    /// Appends the event of a disclosure; nothing may leave before this returns.
+    pub(crate) async fn log(&self, access: Access, rows: &[Row], wait: Wait) -> Result<(), Refusal> {
+        let event = Event {
+            kind: action_code(access.action),
+            actor: access.encode(),
+            parts: self.parts(rows).into_iter().map(|(slot, shown)| (slot, shown.encode())).collect(),
+        };
+        match self.ledger.log(event, wait).await {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                tracing::error!(error = %e, "an audit entry could not be appended");
+                Err(Refusal::unavailable("the access could not be recorded, so nothing is shown; try again later"))
+            }
+        }
+    }
+
+    /// One part for each patient among the rows.
+    pub(crate) fn parts(&self, rows: &[Row]) -> Vec<(u32, Shown)> {
+        let homes = self.records.homes.read();
+        if let [row] = rows {
+            if homes.owners.contains_key(&row.home) {
+                return vec![(row.home, Shown { rids: vec![row.rid] })];
+            }
+        }
+        let mut by: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for row in rows {
+            if homes.owners.contains_key(&row.home) {
+                by.entry(row.home).or_default().push(row.rid);
+            } else if let Some(ids) = homes.several.get(&row.home) {
+                by.entry(row.home).or_default().push(row.rid);
+                for slot in ids.iter().filter_map(|id| homes.patients.get(id)) {
+                    by.entry(*slot).or_default().push(row.rid);
+                }
+            }
+        }
+        by.into_iter()
+            .map(|(slot, mut rids)| {
+                rids.sort_unstable();
+                rids.dedup();
+                (slot, Shown { rids })
+            })
+            .collect()
+    }
+
+    /// Records refusals of requests without a valid token, counted by their source over a minute.
+    ///
+    /// # Errors
+    /// 503 where it cannot be recorded.
+    pub async fn record_strangers(&self, network: &str, number: u32) -> Result<(), Refusal> {
+        let access = Access::stranger(self.clock.now(), network, number);
+        self.log(access, &[], Wait::Wal).await
+    }
+
+    /// Opens one row.
+    pub(crate) fn open(&self, rid: u64) -> Result<Opened, Refusal> {
+        self.ledger.read(rid).map_err(|e| match e {
+            ReadError::Erased(_) => Refusal::not_found(),
+            e => {
+                tracing::error!(rid, error = %e, "a row does not open");
+                Refusal::new(500, "exception", "the stored resource does not open; the operator has been told")
+            }
+        })
+    }
+
+    /// Commits a change; `None` when the state it was prepared on has moved and it must be prepared again.
+    pub(crate) async fn commit_once(&self, change: Change) -> Result<Option<Vec<Written>>, Refusal> {
+        match self.ledger.append(change).await {
+            Ok(written) => Ok(Some(written)),
+            Err(AppendError::Refused(Unmet::Again)) => Ok(None),
+            // The refusal went into the log with the decision.
+            Err(AppendError::Refused(Unmet::Version)) => {
+                Err(Refusal::precondition("the current version is another one; read it and try again"))
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "a change could not be committed");
+                Err(Refusal::unavailable("nothing was changed: the change could not be stored"))
+            }
+        }
+    }
+
+    /// Reads wait for the write-ahead log; what the policy obliges to more waits for the disk.
+    pub(crate) fn wait_for(decision: &Decision) -> Wait {
+        if decision.obligations.contains(&Obligation::SyncAudit) { Wait::Fsync } else { Wait::Wal }
+    }
+}

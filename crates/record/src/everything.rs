@@ -1,0 +1,156 @@
+//! `Patient/$everything`: <https://hl7.org/fhir/R4/operation-patient-everything.html>.
+
+use crate::answer::{Answer, Refusal};
+use crate::door::{Door, Row};
+use crate::event::Access;
+use crate::page::Page;
+use crate::text::assemble;
+use keepwell_ledger::Wait;
+use keepwell_model::actor::Context;
+use keepwell_model::time::Timestamp;
+use keepwell_model::types::ResourceType;
+use keepwell_policy::Action;
+use keepwell_search::definition::{Kind, Storage, params};
+use keepwell_search::index::{Limits, RowKind, Version};
+use keepwell_search::query::{Include, Query, Summary, Total};
+use keepwell_search::term::ParamNo;
+
+/// Parameters of `$everything`.
+#[derive(Clone, Debug, Default)]
+pub struct EverythingOptions {
+    /// `_since`
+    pub since: Option<Timestamp>,
+    /// `_type`: only these.
+    pub types: Vec<ResourceType>,
+    /// `_count`
+    pub count: Option<u32>,
+    /// A page link's sealed place.
+    pub cursor: Option<String>,
+    /// Parameters to echo in `self`, encoded, without `?`.
+    pub echo: String,
+}
+
+impl Door {
+    /// Gives the patient, everything in the compartment, and what of the directory it refers to.
+    ///
+    /// # Errors
+    /// 403, 404, 503.
+    pub async fn everything(
+        &self,
+        ctx: &Context,
+        id: &str,
+        options: &EverythingOptions,
+        base: &str,
+    ) -> Result<Answer, Refusal> {
+        let patient = crate::patient_type();
+        self.gate_type(ctx, Action::Everything, patient).await?;
+        let mut access = Access::of(ctx, Action::Everything);
+        access.resource_type = Some(patient);
+        access.export = true;
+        match self.everything_page(ctx, id, options, base) {
+            Ok((body, rows)) => {
+                access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+                self.log(access, &rows, Wait::Wal).await?;
+                Ok(Answer { status: 200, body, ..Answer::default() })
+            }
+            Err(e) => Err(self.refuse(access, e).await),
+        }
+    }
+
+    fn everything_page(
+        &self,
+        ctx: &Context,
+        id: &str,
+        options: &EverythingOptions,
+        base: &str,
+    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+        let patient = crate::patient_type();
+        let path = format!("/Patient/{id}/$everything");
+        let note = format!("everything\n{}\n{}\n{path}\n{}", ctx.actor.id, ctx.actor.role.name(), options.echo);
+        let after = match &options.cursor {
+            None => 0,
+            Some(token) => crate::from_base64url(token)
+                .and_then(|sealed| self.ledger.open_note(note.as_bytes(), &sealed))
+                .and_then(|b| b.try_into().ok().map(u64::from_le_bytes))
+                .ok_or_else(|| Refusal::new(400, "invalid", "this page link is not valid; start again"))?,
+        };
+        let visible = self.ledger.visible();
+        let permit = self.permit(ctx, Action::Everything);
+        let permitted = permit.predicate();
+        let mut found: Vec<Version> = Vec::new();
+        {
+            let index = self.records.index.read();
+            let head = index.head(patient, id, visible).filter(|h| permitted(&h.facts()));
+            let head = head.ok_or_else(Refusal::not_found)?;
+            if head.kind != RowKind::Version {
+                return Err(Refusal::gone());
+            }
+            for t in ResourceType::all() {
+                let Some(clause) = crate::search::compartment_clause(patient, id, t) else { continue };
+                if index.count(t) == 0 || !options.types.is_empty() && !options.types.contains(&t) {
+                    continue;
+                }
+                let query = Query {
+                    resource_type: t,
+                    clauses: vec![clause],
+                    sort: Vec::new(),
+                    count: None,
+                    total: Total::None,
+                    includes: directory(t, options),
+                    summary: Summary::False,
+                    elements: Vec::new(),
+                    processed: Vec::new(),
+                    ignored: Vec::new(),
+                };
+                let all = Limits { page: usize::MAX, includes: self.limits.include_max };
+                let page = index.search(&query, visible, &permitted, None, all);
+                found.extend(page.matches);
+                // What is another patient's is not part of this one's record, whoever asks.
+                found.extend(page.included.into_iter().filter(|v| !self.records.is_patients(v.home)));
+            }
+        }
+        found.retain(|v| options.since.is_none_or(|s| v.last_updated >= s.0));
+        // The patient first, the rest in the order it was recorded.
+        found.sort_by_key(|v| (v.resource_type != patient, v.rid));
+        found.dedup_by_key(|v| v.rid);
+        let total = found.len() as u64;
+        let limit = options.count.map_or(self.limits.page_max, |n| (n as usize).clamp(1, self.limits.page_max));
+        let from = usize::try_from(after).unwrap_or(usize::MAX).min(found.len());
+        let end = from.saturating_add(limit).min(found.len());
+        let query = if options.echo.is_empty() { String::new() } else { format!("?{}", options.echo) };
+        let mut links = vec![("self", format!("{base}{path}{query}"))];
+        if end < found.len() {
+            let sealed = self
+                .ledger
+                .seal_note(note.as_bytes(), &(end as u64).to_le_bytes())
+                .map_err(|_| Refusal::unavailable("the server is sealed"))?;
+            let and = if options.echo.is_empty() { String::new() } else { format!("{}&", options.echo) };
+            links.push(("next", format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed))));
+        }
+        let mut page = Page::open("searchset", ctx.at, Some(total), &links);
+        let mut rows = Vec::with_capacity(end - from);
+        for v in found.get(from..end).unwrap_or_default() {
+            let Ok(opened) = self.open(v.rid) else { continue };
+            let h = &opened.header;
+            page.hit(base, v.resource_type, &h.id, "match", |out| {
+                assemble(v.resource_type, &h.id, h.version, Timestamp(h.last_updated), &opened.text, out);
+            });
+            rows.push(Row { rid: v.rid, home: v.home });
+        }
+        Ok((page.close(), rows))
+    }
+}
+
+/// Includes that bring along what a resource refers to.
+fn directory(t: ResourceType, options: &EverythingOptions) -> Vec<Include> {
+    if !options.types.is_empty() {
+        return Vec::new();
+    }
+    let references: Vec<ParamNo> = params(t)
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| p.kind == Kind::Reference && p.storage == Storage::Stored && !p.canonical)
+        .filter_map(|(i, _)| u16::try_from(i).ok().map(ParamNo))
+        .collect();
+    vec![Include { reverse: false, iterate: false, source: t, params: references, target: None }]
+}

@@ -1,0 +1,191 @@
+//! history of a resource, a type, the system: <https://hl7.org/fhir/R4/http.html#history>.
+
+use crate::answer::{Answer, Refusal};
+use crate::door::{Door, Row};
+use crate::event::Access;
+use crate::page::Page;
+use crate::text::assemble;
+use keepwell_ledger::Wait;
+use keepwell_model::actor::Context;
+use keepwell_model::time::Timestamp;
+use keepwell_model::types::ResourceType;
+use keepwell_policy::Action;
+use keepwell_search::index::{RowKind, Scope, Version};
+use hashbrown::HashMap;
+use std::fmt::Write as _;
+
+/// Which history.
+#[derive(Clone, Copy, Debug)]
+pub enum HistoryOf<'a> {
+    /// Of one resource.
+    Instance(ResourceType, &'a str),
+    /// Of all resources of a type.
+    Type(ResourceType),
+    /// Of everything.
+    System,
+}
+
+/// Parameters of a history.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryOptions {
+    /// `_since`: only versions from this instant on.
+    pub since: Option<Timestamp>,
+    /// `_at`: only versions current within this range of milliseconds, `hi` exclusive.
+    pub at: Option<(i64, i64)>,
+    /// `_count`
+    pub count: Option<u32>,
+    /// A page link's sealed place.
+    pub cursor: Option<String>,
+    /// Parameters to echo in `self`, encoded, without `?`.
+    pub echo: String,
+}
+
+impl Door {
+    /// Gives the versions, newest first; each is authorised against the home it had.
+    ///
+    /// # Errors
+    /// 403, 404 where the resource never existed for this actor, 503.
+    pub async fn history(
+        &self,
+        ctx: &Context,
+        of: HistoryOf<'_>,
+        options: &HistoryOptions,
+        base: &str,
+    ) -> Result<Answer, Refusal> {
+        let (action, t) = match of {
+            HistoryOf::Instance(t, _) => (Action::HistoryInstance, Some(t)),
+            HistoryOf::Type(t) => (Action::HistoryType, Some(t)),
+            HistoryOf::System => (Action::HistorySystem, None),
+        };
+        if let Some(t) = t {
+            self.gate_type(ctx, action, t).await?;
+        }
+        let mut access = Access::of(ctx, action);
+        access.resource_type = t;
+        match self.history_page(ctx, of, action, options, base) {
+            Ok((body, rows)) => {
+                access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+                self.log(access, &rows, Wait::Wal).await?;
+                Ok(Answer { status: 200, body, ..Answer::default() })
+            }
+            Err(e) => Err(self.refuse(access, e).await),
+        }
+    }
+
+    fn history_page(
+        &self,
+        ctx: &Context,
+        of: HistoryOf<'_>,
+        action: Action,
+        options: &HistoryOptions,
+        base: &str,
+    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+        let path = match of {
+            HistoryOf::Instance(t, id) => format!("/{t}/{id}/_history"),
+            HistoryOf::Type(t) => format!("/{t}/_history"),
+            HistoryOf::System => "/_history".to_owned(),
+        };
+        let note = format!("history\n{}\n{}\n{path}\n{}", ctx.actor.id, ctx.actor.role.name(), options.echo);
+        let before = match &options.cursor {
+            None => u64::MAX,
+            Some(token) => crate::from_base64url(token)
+                .and_then(|sealed| self.ledger.open_note(note.as_bytes(), &sealed))
+                .and_then(|b| b.try_into().ok().map(u64::from_le_bytes))
+                .ok_or_else(|| Refusal::new(400, "invalid", "this page link is not valid; start again"))?,
+        };
+        let limit = options.count.map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
+        let visible = self.ledger.visible();
+        let permit = self.permit(ctx, action);
+        let permitted = permit.predicate();
+        let mut versions: Vec<Version> = Vec::new();
+        let mut more = false;
+        let mut total = 0u64;
+        let mut known = false;
+        let mut newer = None;
+        let mut newest = HashMap::new();
+        {
+            let index = self.records.index.read();
+            let scope = match of {
+                HistoryOf::Instance(t, id) => Scope::Instance(t, id),
+                HistoryOf::Type(t) => Scope::Type(t),
+                HistoryOf::System => Scope::System,
+            };
+            for v in index.history(scope, visible, None) {
+                // A later version of the same resource comes first: the one just seen ends where that one began.
+                let until = match of {
+                    HistoryOf::Instance(..) => newer.replace(v.last_updated),
+                    _ if options.at.is_none() => None,
+                    _ => newest.insert((v.resource_type, index.id_of(v.resource_type, v.rid)), v.last_updated),
+                };
+                if !permitted(&v.facts()) {
+                    continue;
+                }
+                known = true;
+                if options.since.is_some_and(|s| v.last_updated < s.0) {
+                    continue;
+                }
+                if let Some((lo, hi)) = options.at {
+                    if v.last_updated >= hi || until.is_some_and(|u| u <= lo) {
+                        continue;
+                    }
+                }
+                total += 1;
+                if v.rid >= before {
+                    continue;
+                }
+                if versions.len() < limit {
+                    versions.push(v);
+                } else {
+                    more = true;
+                    // Only one resource's history is short enough to count for each page.
+                    if !matches!(of, HistoryOf::Instance(..)) {
+                        break;
+                    }
+                }
+            }
+        }
+        if matches!(of, HistoryOf::Instance(..)) && !known {
+            return Err(Refusal::not_found());
+        }
+        let exact = matches!(of, HistoryOf::Instance(..)) || !more && before == u64::MAX;
+        let query = if options.echo.is_empty() { String::new() } else { format!("?{}", options.echo) };
+        let mut links = vec![("self", format!("{base}{path}{query}"))];
+        if let (true, Some(last)) = (more, versions.last()) {
+            let sealed = self
+                .ledger
+                .seal_note(note.as_bytes(), &last.rid.to_le_bytes())
+                .map_err(|_| Refusal::unavailable("the server is sealed"))?;
+            let and = if options.echo.is_empty() { String::new() } else { format!("{}&", options.echo) };
+            links.push(("next", format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed))));
+        }
+        let mut page = Page::open("history", ctx.at, exact.then_some(total), &links);
+        let mut rows = Vec::with_capacity(versions.len());
+        for v in &versions {
+            let Ok(opened) = self.open(v.rid) else { continue };
+            let h = &opened.header;
+            let t = v.resource_type;
+            let at = Timestamp(h.last_updated);
+            let mut entry = Vec::with_capacity(opened.text.len() + 400);
+            entry.extend_from_slice(format!("{{\"fullUrl\":\"{base}/{t}/{}\"", h.id).as_bytes());
+            if v.kind != RowKind::Deleted {
+                entry.extend_from_slice(b",\"resource\":");
+                assemble(t, &h.id, h.version, at, &opened.text, &mut entry);
+            }
+            let (method, url, status) = match (v.kind == RowKind::Deleted, h.version) {
+                (true, _) => ("DELETE", format!("{t}/{}", h.id), "204 No Content"),
+                (false, 1) => ("POST", t.to_string(), "201 Created"),
+                (false, _) => ("PUT", format!("{t}/{}", h.id), "200 OK"),
+            };
+            let mut tail = String::new();
+            let _ = write!(
+                tail,
+                ",\"request\":{{\"method\":\"{method}\",\"url\":\"{url}\"}},\"response\":{{\"status\":\"{status}\",\"etag\":\"W/\\\"{}\\\"\",\"lastModified\":\"{at}\"}}}}",
+                h.version
+            );
+            entry.extend_from_slice(tail.as_bytes());
+            page.raw(&entry);
+            rows.push(Row { rid: v.rid, home: v.home });
+        }
+        Ok((page.close(), rows))
+    }
+}

@@ -1,0 +1,169 @@
+//! May they: one Cedar decision per distinct question, cached; and the row predicate that search asks for every
+//! candidate, chain, include and count.
+
+use crate::follower::Homes;
+use hashbrown::HashMap;
+use keepwell_model::actor::{Actor, PurposeOfUse, Role};
+use keepwell_policy::{Action, Decision, Engine, Labels, Relation, Request, Target};
+use keepwell_search::index::RowFacts;
+use parking_lot::RwLock;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Most decisions kept; the space of questions is far smaller unless somebody plays with labels and scopes.
+const CACHE_MAX: usize = 65_536;
+
+/// The policy engine behind its cache.
+pub struct Gate {
+    engine: Engine,
+    cache: RwLock<HashMap<Request, Arc<Decision>>>,
+}
+
+impl Gate {
+    /// Puts a cache before `engine`.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, cache: RwLock::default() }
+    }
+
+    /// The decision on `request`.
+    #[must_use]
+    pub fn decide(&self, request: &Request) -> Arc<Decision> {
+        if let Some(d) = self.cache.read().get(request) {
+            return Arc::clone(d);
+        }
+        let d = Arc::new(self.engine.decide(request));
+        let mut cache = self.cache.write();
+        if cache.len() >= CACHE_MAX {
+            cache.clear();
+        }
+        cache.insert(*request, Arc::clone(&d));
+        d
+    }
+
+    /// Whether `action` on `target` can be allowed for some patient: the first gate of a search or history.
+    #[must_use]
+    pub fn any_relation(&self, actor: &Actor, action: Action, target: Target, purpose: PurposeOfUse) -> Arc<Decision> {
+        let mut last = None;
+        for relation in Relation::ALL {
+            let d = self.decide(&Request::new(actor, action, target, relation, Labels::NONE, purpose));
+            if d.permit {
+                return d;
+            }
+            last = Some(d);
+        }
+        last.unwrap_or_else(|| {
+            self.decide(&Request::new(actor, action, target, Relation::Unrelated, Labels::NONE, purpose))
+        })
+    }
+}
+
+/// One actor's right to one action, asked row by row.
+pub struct Permit {
+    gate: Arc<Gate>,
+    actor: Arc<Actor>,
+    action: Action,
+    purpose: PurposeOfUse,
+    homes: Arc<dyn HomeLookup>,
+}
+
+/// Tells what a slot stands for.
+pub(crate) trait HomeLookup: Send + Sync {
+    /// How `actor` stands to the patient of `slot`.
+    fn relation(&self, actor: &Actor, slot: u32) -> Relation;
+}
+
+impl HomeLookup for crate::follower::Records {
+    fn relation(&self, actor: &Actor, slot: u32) -> Relation {
+        relation(&self.homes.read(), actor, slot)
+    }
+}
+
+/// How `actor` stands to the patient of `slot`. A resource of several patients is nobody's own: it speaks of others.
+pub(crate) fn relation(homes: &Homes, actor: &Actor, slot: u32) -> Relation {
+    if let Some(owner) = homes.owners.get(&slot) {
+        return match &actor.patient {
+            Some(own) if own == owner => Relation::Own,
+            _ => stranger(actor),
+        };
+    }
+    if homes.several.contains_key(&slot) {
+        return stranger(actor);
+    }
+    Relation::NoPatient
+}
+
+/// The relation to a patient who is not the actor. Treatment relationships are not recorded yet: the workforce of the
+/// organisation counts as related to all of its patients, a patient or machine to none.
+pub(crate) fn stranger(actor: &Actor) -> Relation {
+    match actor.role {
+        Role::Patient | Role::Service => Relation::Unrelated,
+        _ => Relation::Related,
+    }
+}
+
+impl Permit {
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        actor: &Arc<Actor>,
+        action: Action,
+        purpose: PurposeOfUse,
+        homes: Arc<dyn HomeLookup>,
+    ) -> Self {
+        Self { gate: Arc::clone(gate), actor: Arc::clone(actor), action, purpose, homes }
+    }
+
+    /// Whether the row may be shown for this action.
+    #[must_use]
+    pub fn permits(&self, row: &RowFacts) -> bool {
+        let relation = self.homes.relation(&self.actor, row.slot);
+        self.asks(row, relation)
+    }
+
+    fn asks(&self, row: &RowFacts, relation: Relation) -> bool {
+        let request = Request::new(
+            &self.actor,
+            self.action,
+            Target::Type(row.resource_type),
+            relation,
+            Labels(row.labels),
+            self.purpose,
+        );
+        self.gate.decide(&request).permit
+    }
+
+    /// The same as a predicate that remembers what it has asked: a search calls it for every candidate.
+    pub fn predicate(&self) -> impl Fn(&RowFacts) -> bool + '_ {
+        let asked = RefCell::new(Vec::<((u16, u16, Relation), bool)>::new());
+        let last = RefCell::new(None::<(u32, Relation)>);
+        move |row| {
+            let relation = match *last.borrow() {
+                Some((home, relation)) if home == row.slot => relation,
+                _ => self.homes.relation(&self.actor, row.slot),
+            };
+            *last.borrow_mut() = Some((row.slot, relation));
+            let key = (row.resource_type.code(), row.labels, relation);
+            if let Some((_, yes)) = asked.borrow().iter().find(|(k, _)| *k == key) {
+                return *yes;
+            }
+            let yes = self.asks(row, relation);
+            asked.borrow_mut().push((key, yes));
+            yes
+        }
+    }
+}
+
+impl crate::follower::Records {
+    /// How `actor` stands to the patient of `slot`.
+    pub(crate) fn relation_of(&self, actor: &Actor, slot: u32) -> Relation {
+        relation(&self.homes.read(), actor, slot)
+    }
+}
+
+impl crate::follower::Records {
+    /// Whether the slot stands for one or several patients.
+    pub(crate) fn is_patients(&self, slot: u32) -> bool {
+        let homes = self.homes.read();
+        homes.owners.contains_key(&slot) || homes.several.contains_key(&slot)
+    }
+}

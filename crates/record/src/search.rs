@@ -1,0 +1,266 @@
+//! search: <https://hl7.org/fhir/R4/search.html>.
+
+use crate::answer::{Answer, Refusal};
+use crate::door::{Door, Row};
+use crate::event::Access;
+use crate::page::Page;
+use crate::text::assemble;
+use crate::view::{View, render};
+use keepwell_ledger::Wait;
+use keepwell_model::actor::Context;
+use keepwell_model::outcome::{Issue, Severity, operation_outcome};
+use keepwell_model::time::Timestamp;
+use keepwell_model::types::ResourceType;
+use keepwell_policy::Action;
+use keepwell_search::definition::compartment;
+use keepwell_search::index::{Cursor, Limits, Version};
+use crate::stub::parse::{Options, parse};
+use keepwell_search::query::{Clause, Query, Summary, Total};
+
+/// A search as it came in.
+#[derive(Clone, Debug)]
+pub struct SearchRequest<'a> {
+    /// The type searched.
+    pub resource_type: ResourceType,
+    /// Compartment: owner type and id.
+    pub compartment: Option<(ResourceType, &'a str)>,
+    /// Parameters in order, decoded.
+    pub params: &'a [(String, String)],
+    /// `Prefer: handling=lenient`.
+    pub lenient: bool,
+    /// The server's base, absolute, without a final slash.
+    pub base: &'a str,
+}
+
+/// Name of the parameter that carries a sealed page cursor.
+pub const CURSOR: &str = "_cursor";
+
+impl Door {
+    pub(crate) fn options<'a>(&'a self, base: &'a str, lenient: bool) -> Options<'a> {
+        Options { lenient, now: self.clock.now(), base_url: base, terminology: &self.terminology }
+    }
+
+    /// Parses the search of a conditional interaction: no result parameters, at least one condition.
+    pub(crate) fn strict_query(&self, t: ResourceType, params: &[(String, String)]) -> Result<Query, Refusal> {
+        let mut query = parse(t, params, &self.options("", false)).map_err(Refusal::bad)?;
+        if query.clauses.is_empty() {
+            return Err(Refusal::new(
+                412,
+                "invalid",
+                "the condition names no search parameter: it would match everything",
+            ));
+        }
+        query.includes.clear();
+        query.sort.clear();
+        Ok(query)
+    }
+
+    /// Runs a search.
+    ///
+    /// # Errors
+    /// 400 with what is wrong with the parameters, 403 where the role may search no such type, 503 where the access
+    /// cannot be recorded.
+    pub async fn search(&self, ctx: &Context, request: &SearchRequest<'_>) -> Result<Answer, Refusal> {
+        let t = request.resource_type;
+        self.gate_type(ctx, Action::Search, t).await?;
+        let mut access = Access::of(ctx, Action::Search);
+        access.resource_type = Some(t);
+        let ready = self.page(ctx, request, &mut access);
+        let (body, rows) = match ready {
+            Ok(r) => r,
+            Err(e) => return Err(self.refuse(access, e).await),
+        };
+        access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        self.log(access, &rows, Wait::Wal).await?;
+        Ok(Answer { status: 200, body, ..Answer::default() })
+    }
+
+    fn page(
+        &self,
+        ctx: &Context,
+        request: &SearchRequest<'_>,
+        access: &mut Access,
+    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+        let resumed = match request.params {
+            [(name, token)] if name == CURSOR => Some(self.open_cursor(ctx, request, token)?),
+            _ => None,
+        };
+        let params = resumed.as_ref().map_or(request.params, |r| &r.params);
+        let options = self.options(request.base, request.lenient);
+        let mut query = parse(request.resource_type, params, &options).map_err(Refusal::bad)?;
+        if let Some((owner, id)) = request.compartment {
+            let clause = compartment_clause(owner, id, request.resource_type)
+                .ok_or_else(|| {
+                    Refusal::new(404, "not-found", "resources of that type are not in that compartment")
+                })?;
+            query.clauses.push(clause);
+        }
+        access.params = names(params);
+        let count_only = query.summary == Summary::Count || query.count == Some(0);
+        let limit = query.count.map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
+        let limit = if count_only { 0 } else { limit };
+        if count_only {
+            query.total = Total::Accurate;
+            query.includes.clear();
+        }
+        let visible = self.ledger.visible();
+        let permit = self.permit(ctx, Action::Search);
+        let cursor = resumed.as_ref().map(|r| &r.cursor);
+        // Matches carry what the page needs, so that the index is not held while rows are opened.
+        let limits = Limits { page: limit, includes: self.limits.include_max };
+        let found = self.records.index.read().search(&query, visible, &permit.predicate(), cursor, limits);
+        let mut links = vec![("self", self_link(request, &query))];
+        if let Some(next) = &found.next {
+            links.push(("next", self.next_link(ctx, request, params, next)?));
+        }
+        let view = View { summary: Some(query.summary), elements: query.elements.clone() };
+        let mut page = Page::open("searchset", ctx.at, found.total, &links);
+        let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
+        let mut show = |page: &mut Page, hit: &Version, mode: &str| -> Result<(), Refusal> {
+            // Erased between the search and the opening: it is gone, and so is the entry.
+            let Ok(opened) = self.open(hit.rid) else { return Ok(()) };
+            let h = &opened.header;
+            let mut failed = Ok(());
+            page.hit(request.base, hit.resource_type, &h.id, mode, |out| {
+                let from = out.len();
+                let at = Timestamp(h.last_updated);
+                if view.is_whole() {
+                    assemble(hit.resource_type, &h.id, h.version, at, &opened.text, out);
+                } else {
+                    let mut one = Vec::new();
+                    assemble(hit.resource_type, &h.id, h.version, at, &opened.text, &mut one);
+                    failed = render(hit.resource_type, &view, &mut one);
+                    out.truncate(from);
+                    out.extend_from_slice(&one);
+                }
+            });
+            rows.push(Row { rid: hit.rid, home: hit.home });
+            failed
+        };
+        for hit in &found.matches {
+            show(&mut page, hit, "match")?;
+        }
+        for hit in &found.included {
+            show(&mut page, hit, "include")?;
+        }
+        let mut notes: Vec<Issue> = query
+            .ignored
+            .iter()
+            .map(|(name, reason)| Issue {
+                severity: Severity::Warning,
+                code: "not-supported",
+                diagnostics: format!("parameter `{name}` was left out: {reason}"),
+                expression: None,
+            })
+            .collect();
+        if found.truncated {
+            notes.push(Issue {
+                severity: Severity::Warning,
+                code: "too-costly",
+                diagnostics: "more resources are to be included than one page takes; ask for smaller pages".to_owned(),
+                expression: None,
+            });
+        }
+        if !notes.is_empty() {
+            let outcome = operation_outcome(&notes);
+            page.raw(format!("{{\"resource\":{outcome},\"search\":{{\"mode\":\"outcome\"}}}}").as_bytes());
+        }
+        Ok((page.close(), rows))
+    }
+
+    fn next_link(
+        &self,
+        ctx: &Context,
+        request: &SearchRequest<'_>,
+        params: &[(String, String)],
+        next: &Cursor,
+    ) -> Result<String, Refusal> {
+        let mut plain = Vec::new();
+        let cursor = next.to_bytes();
+        plain.extend_from_slice(&(cursor.len() as u32).to_le_bytes());
+        plain.extend_from_slice(&cursor);
+        for (name, value) in params {
+            for text in [name, value] {
+                plain.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                plain.extend_from_slice(text.as_bytes());
+            }
+        }
+        let sealed = self
+            .ledger
+            .seal_note(&cursor_context(ctx, request), &plain)
+            .map_err(|_| Refusal::unavailable("the server is sealed"))?;
+        Ok(format!("{}{}?{CURSOR}={}", request.base, path(request), crate::base64url(&sealed)))
+    }
+
+    fn open_cursor(&self, ctx: &Context, request: &SearchRequest<'_>, token: &str) -> Result<Resumed, Refusal> {
+        let bad = || {
+            Refusal::new(400, "invalid", "this page link is not valid for you or this search; start the search again")
+        };
+        let sealed = crate::from_base64url(token).ok_or_else(bad)?;
+        let plain = self.ledger.open_note(&cursor_context(ctx, request), &sealed).ok_or_else(bad)?;
+        let mut rest = plain.as_slice();
+        let mut piece = || -> Option<Vec<u8>> {
+            let (n, tail) = rest.split_first_chunk::<4>()?;
+            let n = u32::from_le_bytes(*n) as usize;
+            let (bytes, tail) = tail.split_at_checked(n)?;
+            rest = tail;
+            Some(bytes.to_vec())
+        };
+        let cursor = Cursor::from_bytes(&piece().ok_or_else(bad)?).ok_or_else(bad)?;
+        let mut params = Vec::new();
+        while let Some(name) = piece() {
+            let value = piece().ok_or_else(bad)?;
+            let text = |b| String::from_utf8(b).map_err(|_| bad());
+            params.push((text(name)?, text(value)?));
+        }
+        Ok(Resumed { cursor, params })
+    }
+}
+
+/// The condition that a resource of type `member` is in the compartment of `owner/id`; none where the type cannot be.
+pub(crate) fn compartment_clause(owner: ResourceType, id: &str, member: ResourceType) -> Option<Clause> {
+    let params = compartment(owner, member)?;
+    Some(Clause::Compartment { owner, id: id.to_owned(), params: params.to_vec(), itself: owner == member })
+}
+
+struct Resumed {
+    cursor: Cursor,
+    params: Vec<(String, String)>,
+}
+
+/// A cursor opens only for the actor and the search it was made for.
+fn cursor_context(ctx: &Context, request: &SearchRequest<'_>) -> Vec<u8> {
+    let a = &ctx.actor;
+    format!("page\n{}\n{}\n{}\n{}", a.id, a.role.name(), a.patient.as_deref().unwrap_or(""), path(request)).into_bytes()
+}
+
+fn path(request: &SearchRequest<'_>) -> String {
+    match request.compartment {
+        None => format!("/{}", request.resource_type),
+        Some((owner, id)) => format!("/{owner}/{id}/{}", request.resource_type),
+    }
+}
+
+/// `self` echoes the parameters as processed.
+fn self_link(request: &SearchRequest<'_>, query: &Query) -> String {
+    let mut url = format!("{}{}", request.base, path(request));
+    for (i, (name, value)) in query.processed.iter().enumerate() {
+        url.push(if i == 0 { '?' } else { '&' });
+        crate::percent_encode(name, &mut url);
+        url.push('=');
+        crate::percent_encode(value, &mut url);
+    }
+    url
+}
+
+fn names(params: &[(String, String)]) -> String {
+    let mut out = String::new();
+    for (name, _) in params {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        // A chain's names are vocabulary; anything else a client makes up is cut.
+        out.extend(name.chars().filter(|c| c.is_ascii_alphanumeric() || "_-.:".contains(*c)).take(64));
+    }
+    out
+}
