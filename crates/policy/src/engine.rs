@@ -86,6 +86,7 @@ pub struct Engine {
     rules: HashMap<PolicyId, Rule>,
     names: Names,
     classes: Classes,
+    named_types: Vec<ResourceType>,
     nothing_permits: Arc<str>,
     failed: Arc<str>,
 }
@@ -124,14 +125,17 @@ impl Engine {
         let names = Names::new()?;
         let entities = entities(&classes, &names, &schema)?;
         // Strict validation knows the types of entities, not their names: a misspelt class would never match.
-        for uid in policies.policies().flat_map(|p| p.entity_literals()) {
+        let literals: Vec<EntityUid> = policies.policies().flat_map(|p| p.entity_literals()).collect();
+        for uid in &literals {
             let by_name = uid.type_name() == &names.class_type || uid.type_name() == &names.resource_type;
-            if by_name && entities.get(&uid).is_none() {
+            if by_name && entities.get(uid).is_none() {
                 return Err(LoadError::Schema(format!("there is no `{uid}`")));
             }
         }
         check_actions(&names, &schema)?;
+        let named_types = ResourceType::all().zip(&names.types).filter(|(_, uid)| literals.contains(uid));
         Ok(Self {
+            named_types: named_types.map(|(t, _)| t).collect(),
             policies,
             entities,
             rules,
@@ -169,6 +173,12 @@ impl Engine {
     #[must_use]
     pub fn classes(&self) -> &Classes {
         &self.classes
+    }
+
+    /// The types that some policy names. All others are decided by their class alone: types have no attributes.
+    #[must_use]
+    pub fn named_types(&self) -> &[ResourceType] {
+        &self.named_types
     }
 
     /// How many policies are loaded.
@@ -378,6 +388,14 @@ mod tests {
         assert!(decision.permit);
         assert_eq!(&*decision.reason, "nursing care");
         assert_eq!(decision.policies, ["nurse-views-care".into()]);
+    }
+
+    #[test]
+    fn types_of_a_class_are_told_apart_only_when_a_policy_names_them() {
+        let policy = r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource == Type::"Claim");"#;
+        let claim = ResourceType::from_name("Claim").unwrap();
+        assert!(!Engine::load().unwrap().named_types().contains(&claim));
+        assert!(with(policy).unwrap().named_types().contains(&claim));
     }
 
     #[test]

@@ -14,10 +14,14 @@
 
 mod classes;
 mod engine;
+mod question;
+mod report;
 mod request;
 mod sources;
 
 pub use classes::Classes;
 pub use engine::{Decision, Engine, LoadError, Obligation};
+pub use question::Question;
+pub use report::{CASES, GOLDEN_TABLE, check, explain, run_cases, table};
 pub use request::{Action, ActionGroup, Grant, Labels, Relation, Request, Target};
 pub use sources::Sources;

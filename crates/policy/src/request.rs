@@ -3,7 +3,7 @@
 //!
 //! A [`Request`] is small, `Copy` and `Hash`: `record` uses it as the key of its decision cache.
 
-use keepwell_model::actor::{Actor, Interactions, PurposeOfUse, Role, ScopeContext};
+use keepwell_model::actor::{Actor, Interactions, PurposeOfUse, Role, Scope, ScopeContext};
 use keepwell_model::types::ResourceType;
 
 /// One question to the policy engine.
@@ -299,16 +299,23 @@ impl Grant {
     /// Scopes there are, and none allows it.
     pub const NOTHING: Grant = Grant(0);
 
-    /// Weighs the scopes of `actor`. Scopes narrow a role and never widen it; a machine has nothing but its scopes.
+    /// Weighs the scopes of `actor`.
     #[must_use]
     pub fn of(actor: &Actor, action: Action, target: Target) -> Self {
-        let job = if actor.role == Role::Service && actor.method == "job" { Self::JOB } else { Self::NOTHING };
-        if actor.scopes.is_empty() {
-            return if actor.role == Role::Service { job } else { Self::WHOLE };
+        Self::from_scopes(actor.role, actor.method == "job", &actor.scopes, action, target)
+    }
+
+    /// Weighs scopes for one action on one target. Scopes narrow a role and never widen it; a machine has nothing but
+    /// its scopes, and only a machine can be a job.
+    #[must_use]
+    pub fn from_scopes(role: Role, job: bool, scopes: &[Scope], action: Action, target: Target) -> Self {
+        let job = if job && role == Role::Service { Self::JOB } else { Self::NOTHING };
+        if scopes.is_empty() {
+            return if role == Role::Service { job } else { Self::WHOLE };
         }
         let Some(needed) = action.interactions() else { return job.with(Self::unscoped(action)) };
         let mut allowed = [0_u8; 3];
-        for scope in &actor.scopes {
+        for scope in scopes {
             let fits = match (scope.resource_type, target) {
                 (None, _) => true,
                 (Some(named), Target::Type(asked)) => named == asked,
@@ -345,9 +352,63 @@ impl Grant {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of `other` are in this grant.
+    /// Whether all of `other` are in this grant. (`NOTHING` is in every grant.)
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(role: Role, scopes: &[&str], action: Action, target: Option<&str>) -> Grant {
+        let scopes: Vec<Scope> = scopes.iter().map(|s| Scope::parse(s).unwrap()).collect();
+        let target = target.map_or(Target::Installation, |t| Target::Type(ResourceType::from_name(t).unwrap()));
+        Grant::from_scopes(role, false, &scopes, action, target)
+    }
+
+    #[test]
+    fn a_person_without_scopes_has_the_whole_role_and_a_machine_nothing() {
+        assert_eq!(grant(Role::Nurse, &[], Action::Read, Some("Patient")), Grant::WHOLE);
+        assert_eq!(grant(Role::Service, &[], Action::Read, Some("Patient")), Grant::NOTHING);
+        assert_eq!(grant(Role::Service, &[], Action::Capabilities, None), Grant::NOTHING);
+    }
+
+    #[test]
+    fn letters_of_several_scopes_of_one_context_add_up() {
+        let both = ["system/Patient.r", "system/*.s"];
+        assert_eq!(grant(Role::Service, &both, Action::Everything, Some("Patient")), Grant::SYSTEM);
+        assert_eq!(grant(Role::Service, &both, Action::Everything, Some("Observation")), Grant::NOTHING);
+        let mixed = ["system/Patient.r", "user/*.s"];
+        assert_eq!(grant(Role::Service, &mixed, Action::Everything, Some("Patient")), Grant::NOTHING);
+    }
+
+    #[test]
+    fn a_scope_of_one_type_says_nothing_about_another_or_the_installation() {
+        assert_eq!(grant(Role::Nurse, &["user/Observation.cruds"], Action::Read, Some("Patient")), Grant::NOTHING);
+        assert_eq!(grant(Role::Service, &["system/Patient.cruds"], Action::Import, None), Grant::NOTHING);
+        assert_eq!(grant(Role::Service, &["system/*.cru"], Action::Import, None), Grant::SYSTEM);
+        assert_eq!(grant(Role::SecurityOfficer, &["system/*.cruds"], Action::KeysRotate, None), Grant::NOTHING);
+        assert_eq!(grant(Role::Service, &["system/Patient.r"], Action::Capabilities, None), Grant::WHOLE);
+    }
+
+    #[test]
+    fn only_a_service_can_be_a_job() {
+        for role in Role::ALL {
+            let grant = Grant::from_scopes(role, true, &[], Action::Erase, Target::Installation);
+            assert_eq!(grant.contains(Grant::JOB), role == Role::Service);
+        }
+    }
+
+    #[test]
+    fn leaving_the_system_out_does_not_lift_a_label() {
+        assert_eq!(Labels::from_coding(None, "R"), Labels::RESTRICTED);
+        assert_eq!(Labels::from_coding(Some(CONFIDENTIALITY), "V"), Labels::RESTRICTED);
+        assert_eq!(Labels::from_coding(Some(CONFIDENTIALITY), "N"), Labels::NONE);
+        assert_eq!(Labels::from_coding(Some("urn:other"), "R"), Labels::NONE);
+        assert_eq!(Labels::from_coding(Some(ACT_CODE), "ETH"), Labels::PART_2);
+        assert_eq!(Labels::from_coding(Some(ACT_CODE), "PSYTHPN"), Labels::PSYCHOTHERAPY);
     }
 }

@@ -1,0 +1,157 @@
+//! Properties of the policies as a whole: what no change may break.
+
+use keepwell_model::actor::{PurposeOfUse, Role};
+use keepwell_model::types::ResourceType;
+use keepwell_policy::{Action, ActionGroup, Engine, Grant, Labels, Relation, Request, Sources, Target};
+use proptest::prelude::*;
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let grants = [
+        Grant::WHOLE,
+        Grant::PATIENT,
+        Grant::USER,
+        Grant::SYSTEM,
+        Grant::JOB,
+        Grant::NOTHING,
+    ];
+    (
+        prop::sample::select(&Role::ALL[..]),
+        prop::sample::select(Action::ALL),
+        0_u16..146,
+        prop::sample::select(&Relation::ALL[..]),
+        0_u16..8,
+        1_u8..8,
+        prop::sample::select(grants.to_vec()),
+    )
+        .prop_map(|(role, action, t, relation, labels, purpose, grant)| Request {
+            role,
+            action,
+            target: match action.group() {
+                ActionGroup::System => Target::Installation,
+                _ => Target::Type(ResourceType::from_code(t).unwrap()),
+            },
+            relation,
+            labels: Labels(labels),
+            purpose: PurposeOfUse::from_number(purpose).unwrap(),
+            grant,
+        })
+}
+
+/// A forbid that the schema accepts: some scope, some condition.
+fn any_forbid() -> impl Strategy<Value = String> {
+    let principal = prop_oneof![
+        Just("principal".to_owned()),
+        prop::sample::select(&Role::ALL[..]).prop_map(|r| format!("principal == Role::\"{}\"", r.name())),
+    ];
+    let group = prop::sample::select(vec!["view", "write"]).prop_map(|g| format!("action in Action::\"{g}\""));
+    let class = prop::sample::select(vec!["clinical", "identity", "claims", "reference", "patient-data", "notes"]);
+    let when = prop::sample::select(vec![
+        "context.relation == Relation::\"unrelated\"",
+        "context.labels.contains(Label::\"restricted\")",
+        "context.grant.system",
+        "context.purpose == Purpose::\"TREAT\"",
+        "!context.grant.whole",
+        "9223372036854775807 + 1 > 0",
+    ]);
+    (principal, group, class, when).prop_map(|(p, a, class, when)| {
+        format!("@id(\"added\") @reason(\"added\") forbid ({p}, {a}, resource in DataClass::\"{class}\") when {{ {when} }};")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn adding_a_forbid_never_widens(forbid in any_forbid(), requests in prop::collection::vec(any_request(), 200)) {
+        let before = Engine::load().unwrap();
+        let mut sources = Sources::embedded();
+        sources.policies.push(("added.cedar".into(), forbid));
+        let after = Engine::from_sources(&sources).unwrap();
+        for request in requests {
+            prop_assert!(before.decide(&request).permit || !after.decide(&request).permit, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_never_widens(requests in prop::collection::vec(any_request(), 200)) {
+        let engine = Engine::load().unwrap();
+        for request in requests {
+            let plain = engine.decide(&Request { labels: Labels::NONE, ..request });
+            prop_assert!(plain.permit || !engine.decide(&request).permit, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_scope_never_widens_a_person(requests in prop::collection::vec(any_request(), 200)) {
+        let engine = Engine::load().unwrap();
+        for request in requests.into_iter().filter(|r| r.role != Role::Service) {
+            let whole = engine.decide(&Request { grant: Grant::WHOLE, ..request });
+            prop_assert!(whole.permit || !engine.decide(&request).permit, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn obligations_come_with_permits_only(requests in prop::collection::vec(any_request(), 200)) {
+        let engine = Engine::load().unwrap();
+        for request in requests {
+            let decision = engine.decide(&request);
+            prop_assert!(decision.permit || decision.obligations.is_empty());
+            prop_assert!(!decision.permit || !decision.policies.is_empty(), "a permit without a rule: {request:?}");
+            let part_2 = request.labels.contains(Labels::PART_2) && request.action.group() == ActionGroup::View;
+            let carries = matches!(request.role, Role::Physician | Role::Service);
+            if decision.permit && part_2 && carries {
+                prop_assert!(!decision.obligations.is_empty(), "Part 2 data without the notice: {request:?}");
+            }
+        }
+    }
+}
+
+/// No role without patient data reaches any: over every action, type and relation to a patient.
+#[test]
+fn administrators_and_security_officers_reach_no_patient() {
+    let engine = Engine::load().unwrap();
+    for role in [Role::Administrator, Role::SecurityOfficer] {
+        for action in Action::ALL.iter().filter(|a| a.group() != ActionGroup::System) {
+            for t in ResourceType::all() {
+                for relation in [Relation::Own, Relation::Related, Relation::Unrelated] {
+                    let request = Request {
+                        role,
+                        action: *action,
+                        target: Target::Type(t),
+                        relation,
+                        labels: Labels::NONE,
+                        purpose: PurposeOfUse::SystemAdministration,
+                        grant: Grant::WHOLE,
+                    };
+                    assert!(!engine.decide(&request).permit, "{request:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A decision is a small part of a read; the bar (50 microseconds at the 99th percentile) is for release builds, so
+/// this prints and only fails on the absurd.
+#[test]
+fn a_decision_takes_microseconds() {
+    let engine = Engine::load().unwrap();
+    let mut times: Vec<u128> = (0..4000_u16)
+        .map(|n| {
+            let request = Request {
+                role: Role::ALL[usize::from(n) % 10],
+                action: Action::ALL[usize::from(n) % 12],
+                target: Target::Type(ResourceType::from_code(n % 146).unwrap()),
+                relation: Relation::ALL[usize::from(n) % 4],
+                labels: Labels(n % 8),
+                purpose: PurposeOfUse::Treatment,
+                grant: Grant::WHOLE,
+            };
+            let start = std::time::Instant::now();
+            std::hint::black_box(engine.decide(&request));
+            start.elapsed().as_nanos()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("policy decision: median {} ns, p99 {} ns", times[2000], times[3960]);
+    assert!(times[2000] < 2_000_000);
+}
