@@ -10,10 +10,29 @@
 //! **Who sees what.** Every resource a search touches (the match, each link of a chain, each resource included) is
 //! asked of `permit`; what it refuses is as if it were not there.
 
-mod plain;
+mod columns;
+mod eval;
+mod hash;
+mod intern;
+mod keys;
+mod plan;
+mod postings;
+mod ranges;
+mod search;
+mod shard;
+mod snapshot;
+mod sort;
+mod values;
 
+use hashbrown::{HashMap, HashSet};
 use keepwell_model::types::ResourceType;
+use std::collections::BinaryHeap;
 use std::io::{self, Read, Write};
+
+use hash::Keyed;
+use intern::{Entities, NO_ROW, Strings};
+use shard::Shard;
+use values::Builder;
 
 use crate::query::Query;
 use crate::term::Extracted;
@@ -229,32 +248,101 @@ impl Cursor {
 
 /// The index. One writer applies rows, many readers ask: the owner keeps it behind a lock.
 pub struct Index {
-    plain: plain::Plain,
+    seed: Keyed,
+    seed_bytes: [u8; 16],
+    strings: Strings,
+    entities: Entities,
+    classes: Classes,
+    /// By the type's number.
+    shards: Vec<Option<Box<Shard>>>,
+    last_rid: u64,
+    builder: Builder,
+}
+
+/// Combinations of home, labels and kind by number: a patient's rows share a few.
+#[derive(Default)]
+struct Classes {
+    numbers: HashMap<(u32, u16, RowKind), u32>,
+    list: Vec<(u32, u16, RowKind)>,
+}
+
+impl Classes {
+    fn intern(&mut self, class: (u32, u16, RowKind)) -> u32 {
+        *self.numbers.entry(class).or_insert_with(|| {
+            self.list.push(class);
+            self.list.len() as u32 - 1
+        })
+    }
+
+    fn checked(&self, number: u32) -> Option<(u32, u16, RowKind)> {
+        self.list.get(number as usize).copied()
+    }
+
+    fn get(&self, number: u32) -> (u32, u16, RowKind) {
+        self.checked(number).unwrap_or((u32::MAX, 0, RowKind::Left))
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
 }
 
 impl Index {
     /// An empty index; `seed` keys its hash tables and comes from the system's randomness.
     #[must_use]
-    pub fn new(_seed: [u8; 16]) -> Self {
-        Self { plain: plain::Plain::default() }
+    pub fn new(seed: [u8; 16]) -> Self {
+        Self {
+            seed: Keyed::new(seed),
+            seed_bytes: seed,
+            strings: Strings::new(),
+            entities: Entities::new(),
+            classes: Classes::default(),
+            shards: ResourceType::all().map(|_| None).collect(),
+            last_rid: 0,
+            builder: Builder::default(),
+        }
     }
 
     /// Adds a row. Rows come in the order of their rid; a rid not above the last is ignored.
     pub fn apply(&mut self, row: &NewRow<'_>) {
-        self.plain.apply(row);
+        if row.rid <= self.last_rid {
+            return;
+        }
+        let Some(slot) = self.shards.get_mut(row.resource_type.index()) else { return };
+        self.last_rid = row.rid;
+        let shard = slot.get_or_insert_with(|| Box::new(Shard::new()));
+        let entity = self.entities.intern(self.seed, row.resource_type, row.id);
+        let class = self.classes.intern((row.home, row.labels, row.kind));
+        let number = shard.add(row.rid, entity, row.last_updated, class, row.version);
+        if row.kind != RowKind::Version {
+            shard.stale.insert(number);
+        }
+        if let Some(before) = self.entities.head(entity) {
+            shard.link(before, number);
+        }
+        self.entities.set_head(entity, number);
+        let extracted = row.extracted.filter(|_| row.kind == RowKind::Version);
+        shard.add_values(self.seed, &mut self.strings, &mut self.entities, &mut self.builder, extracted);
     }
 
-    /// The rid of the newest row applied (of any home, also a forgotten one).
+    /// Notes a row that is not indexed: a blob, an own document, or one whose home was forgotten.
+    pub fn skip(&mut self, rid: u64) {
+        self.last_rid = self.last_rid.max(rid);
+    }
+
+    /// The rid of the newest row applied or skipped, of any home, also a forgotten one.
     #[must_use]
     pub fn last_rid(&self) -> u64 {
-        self.plain.last_rid()
+        self.last_rid
     }
 
     /// The newest row of a resource as of `visible`: a version, a deletion, or a departure without a successor (its
     /// next home was forgotten), which reads as if it had never been but whose version number is taken.
     #[must_use]
     pub fn head(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<Version> {
-        self.plain.head(resource_type, id, visible)
+        let shard = self.shard(resource_type)?;
+        let entity = self.entities.find(self.seed, resource_type, id)?;
+        self.version_at(resource_type, shard, self.row_at(shard, entity, visible)?)
     }
 
     /// One version of a resource as of `visible`, by its number; departures are not versions.
@@ -266,17 +354,63 @@ impl Index {
     /// Versions and deletions, newest first, as of `visible`, with a rid below `before` if given.
     pub fn history<'a>(
         &'a self,
-        scope: Scope<'a>,
+        scope: Scope<'_>,
         visible: u64,
         before: Option<u64>,
     ) -> Box<dyn Iterator<Item = Version> + 'a> {
-        self.plain.history(scope, visible, before)
+        let last = before.map_or(visible, |b| visible.min(b.saturating_sub(1)));
+        match scope {
+            Scope::Instance(resource_type, id) => {
+                let Some(shard) = self.shard(resource_type) else { return Box::new(std::iter::empty()) };
+                let entity = self.entities.find(self.seed, resource_type, id);
+                let first = entity.and_then(|e| self.row_at(shard, e, last));
+                let rows = std::iter::successors(first, |row| shard.previous.get(row).copied());
+                Box::new(rows.filter_map(move |row| self.past(resource_type, shard, row, visible)))
+            }
+            Scope::Type(resource_type) => Box::new(self.type_history(resource_type, visible, last)),
+            Scope::System => {
+                let mut each: Vec<_> =
+                    ResourceType::all().map(|t| Box::new(self.type_history(t, visible, last))).collect();
+                let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
+                let mut held: Vec<Option<Version>> = Vec::new();
+                for (at, one) in each.iter_mut().enumerate() {
+                    let v = one.next();
+                    newest.extend(v.map(|v| (v.rid, at)));
+                    held.push(v);
+                }
+                Box::new(std::iter::from_fn(move || {
+                    let (_, at) = newest.pop()?;
+                    let next = each.get_mut(at)?.next();
+                    newest.extend(next.map(|v| (v.rid, at)));
+                    std::mem::replace(held.get_mut(at)?, next)
+                }))
+            }
+        }
+    }
+
+    fn type_history(&self, resource_type: ResourceType, visible: u64, last: u64) -> impl Iterator<Item = Version> + '_ {
+        self.shard(resource_type).into_iter().flat_map(move |shard| {
+            (0..shard.rids.up_to(last))
+                .rev()
+                .filter(|row| shard.forgotten.is_empty() || !shard.forgotten.contains(*row))
+                .filter_map(move |row| self.past(resource_type, shard, row, visible))
+        })
+    }
+
+    /// The version a row is in its resource's history: none for a departure or a row re-sealed since.
+    fn past(&self, resource_type: ResourceType, shard: &Shard, row: u32, visible: u64) -> Option<Version> {
+        let version = self.version_at(resource_type, shard, row)?;
+        let next = shard.next.get(&row).and_then(|n| self.version_at(resource_type, shard, *n));
+        let copied = next.is_some_and(|n| n.rid <= visible && n.version == version.version && n.kind == version.kind);
+        (version.kind != RowKind::Left && !copied).then_some(version)
     }
 
     /// The logical id of the resource a row is about.
     #[must_use]
     pub fn id_of(&self, resource_type: ResourceType, rid: u64) -> Option<String> {
-        self.plain.id_of(resource_type, rid)
+        let shard = self.shard(resource_type)?;
+        let row = shard.row_of(rid).filter(|row| !shard.forgotten.contains(*row))?;
+        Some(self.entities.id(*shard.entities.get(row)?))
     }
 
     /// One page of the matches of `query`: as of `visible`, or of the cursor's point when going on `after` one.
@@ -289,50 +423,135 @@ impl Index {
         after: Option<&Cursor>,
         limits: Limits,
     ) -> Page {
-        self.plain.search(query, visible, permit, after, limits)
+        self.page(query, visible, permit, after, limits)
     }
 
     /// Number of current resources of a type as of the newest row.
     #[must_use]
     pub fn count(&self, resource_type: ResourceType) -> u64 {
-        self.plain.count(resource_type)
+        self.shard(resource_type).map_or(0, Shard::live)
     }
 
-    /// Drops every row of a home, as if none had ever been applied.
+    /// Drops every row of a home, as if none had ever been applied. [`Index::compact`] then frees what they held.
     pub fn forget_home(&mut self, home: u32) {
-        self.plain.forget_home(home);
+        let classes: HashSet<u32> =
+            (0..).zip(&self.classes.list).filter(|(_, c)| c.0 == home).map(|(n, _)| n).collect();
+        for shard in self.shards.iter_mut().flatten() {
+            let mut entities = HashSet::new();
+            for (row, (class, entity)) in (0..).zip(shard.classes.iter().zip(shard.entities.iter())) {
+                if classes.contains(class) && shard.forgotten.insert(row) {
+                    shard.stale.insert(row);
+                    entities.insert(*entity);
+                }
+            }
+            for entity in entities {
+                let head = self.entities.head(entity);
+                let mut rows: Vec<u32> =
+                    std::iter::successors(head, |row| shard.previous.get(row).copied()).collect();
+                for row in &rows {
+                    shard.next.remove(row);
+                    shard.previous.remove(row);
+                }
+                rows.retain(|row| !shard.forgotten.contains(*row));
+                rows.reverse();
+                for (before, row) in rows.iter().zip(rows.iter().skip(1)) {
+                    shard.link(*before, *row);
+                }
+                if let Some(last) = rows.last() {
+                    let kind = shard.classes.get(*last).map(|c| self.classes.get(*c).2);
+                    if kind == Some(RowKind::Version) {
+                        shard.stale.remove(*last);
+                    }
+                }
+                self.entities.set_head(entity, rows.last().copied().unwrap_or(NO_ROW));
+            }
+        }
     }
 
-    /// Frees what only superseded rows need. Afterwards a search as of a point before now may miss resources that
-    /// changed since.
-    pub fn compact(&mut self) {}
+    /// Frees what only superseded and forgotten rows need. Afterwards a search as of a point before now may miss
+    /// resources that changed since. Takes as long as [`Index::dump`] and [`Index::load`] together.
+    pub fn compact(&mut self) {
+        let mut bytes = Vec::new();
+        if self.dump(&mut bytes).is_ok()
+            && let Ok(compact) = Self::load(self.seed_bytes, &mut bytes.as_slice())
+        {
+            *self = compact;
+        }
+    }
 
-    /// Writes the index in canonical form: equal content gives equal bytes. Includes what [`Index::compact`] would
-    /// leave.
+    /// Writes the index in canonical form: equal content gives equal bytes. Holds what [`Index::compact`] would leave.
     ///
     /// # Errors
     /// What `out` reports.
-    pub fn dump(&self, _out: &mut dyn Write) -> io::Result<()> {
-        Err(io::Error::other("the index has no snapshot yet"))
+    pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write(out)
     }
 
-    /// Reads a dump to its end.
+    /// Reads a dump and nothing beyond its end.
     ///
     /// # Errors
     /// The source fails or does not hold a whole, undamaged dump.
-    pub fn load(_seed: [u8; 16], _from: &mut dyn Read) -> Result<Self, LoadError> {
-        Err(LoadError::Damaged("no snapshot yet"))
+    pub fn load(seed: [u8; 16], from: &mut dyn Read) -> Result<Self, LoadError> {
+        Self::read(seed, from)
     }
 
     /// A digest of [`Index::dump`], to compare two indexes.
     #[must_use]
     pub fn canonical_digest(&self) -> [u8; 16] {
-        [0; 16]
+        let mut digest = snapshot::Digest::new();
+        // The digest takes whatever is written.
+        let _ = self.write(&mut digest);
+        digest.finish()
     }
 
     /// Estimate of the memory held, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.plain.bytes()
+        self.bytes_by_part().iter().map(|(_, n)| n).sum()
+    }
+
+    /// Estimate of the memory held by each part of the index.
+    #[must_use]
+    pub fn bytes_by_part(&self) -> Vec<(&'static str, usize)> {
+        let mut parts = vec![
+            ("texts", self.strings.bytes()),
+            ("resources", self.entities.bytes()),
+            ("classes", self.classes.list.capacity() * 12 + self.classes.numbers.allocation_size()),
+        ];
+        for shard in self.shards.iter().flatten() {
+            for (name, bytes) in shard.bytes() {
+                match parts.iter_mut().find(|(n, _)| *n == name) {
+                    Some((_, sum)) => *sum += bytes,
+                    None => parts.push((name, bytes)),
+                }
+            }
+        }
+        parts
+    }
+
+    fn shard(&self, resource_type: ResourceType) -> Option<&Shard> {
+        self.shards.get(resource_type.index())?.as_deref()
+    }
+
+    /// The newest row of a resource as of `visible`.
+    fn row_at(&self, shard: &Shard, entity: u32, visible: u64) -> Option<u32> {
+        let mut row = self.entities.head(entity)?;
+        while shard.rids.get(row)? > visible {
+            row = *shard.previous.get(&row)?;
+        }
+        Some(row)
+    }
+
+    fn version_at(&self, resource_type: ResourceType, shard: &Shard, row: u32) -> Option<Version> {
+        let (home, labels, kind) = self.classes.get(*shard.classes.get(row)?);
+        Some(Version {
+            rid: shard.rids.get(row)?,
+            resource_type,
+            version: shard.version(row),
+            last_updated: shard.updated.get(row)? as i64,
+            kind,
+            home,
+            labels,
+        })
     }
 }

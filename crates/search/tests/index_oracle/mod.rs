@@ -1,12 +1,16 @@
-//! The index at its simplest: all values of all rows, scanned.
+//! The index at its simplest: all values of all rows, scanned. What the real one is compared with.
+//!
+//! It shares the types of queries and terms with the index and nothing else.
 
-use super::{Cursor, Limits, NewRow, Page, RowFacts, RowKind, Scope, SortValue, Version};
-use crate::query::{
+use keepwell_model::types::ResourceType;
+use keepwell_search::index::{
+    Cursor, Index, Limits, NewRow, Page, RowFacts, RowKind, Scope, SortValue, Version,
+};
+use keepwell_search::query::{
     Clause, DateTest, Include, NumberTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total,
     UriTest,
 };
-use crate::term::{Extracted, ParamNo, Term, fold};
-use keepwell_model::types::ResourceType;
+use keepwell_search::term::{Extracted, ParamNo, Term, fold};
 use std::cmp::Ordering;
 
 #[derive(Default)]
@@ -48,10 +52,6 @@ impl Plain {
             id: row.id.to_owned(),
             terms: row.extracted.map(|e: &Extracted<'_>| e.clone().into_owned().terms).unwrap_or_default(),
         });
-    }
-
-    pub fn last_rid(&self) -> u64 {
-        self.last_rid
     }
 
     fn head_row(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<&Row> {
@@ -115,8 +115,26 @@ impl Plain {
         self.rows.retain(|r| r.version.home != home);
     }
 
-    pub fn bytes(&self) -> usize {
-        self.rows.len() * size_of::<Row>()
+    /// An index of the rows there are now, as if built from the log.
+    pub fn rebuilt(&self, seed: [u8; 16]) -> Index {
+        let mut index = Index::new(seed);
+        for row in &self.rows {
+            let extracted = Extracted { terms: row.terms.clone() };
+            let v = row.version;
+            index.apply(&NewRow {
+                rid: v.rid,
+                resource_type: v.resource_type,
+                id: &row.id,
+                version: v.version,
+                last_updated: v.last_updated,
+                kind: v.kind,
+                home: v.home,
+                labels: v.labels,
+                extracted: Some(&extracted),
+            });
+        }
+        index.skip(self.last_rid);
+        index
     }
 
     pub fn search(
