@@ -22,7 +22,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// An entry's request, taken apart.
-struct Entry<'v, 'a> {
+pub(crate) struct Entry<'v, 'a> {
     at: usize,
     full_url: Option<&'v str>,
     method: Method,
@@ -49,7 +49,9 @@ enum Method {
 }
 
 /// What one entry became.
-struct Outcome {
+pub(crate) struct Outcome {
+    /// A row was written.
+    pub(crate) written: bool,
     status: u16,
     location: Option<String>,
     version: Option<u32>,
@@ -80,7 +82,7 @@ impl Door {
         };
         let (kind, outcomes) = match bundle.str("type") {
             Some("batch") => ("batch-response", self.batch(ctx, &entries, want, base).await?),
-            Some("transaction") => ("transaction-response", self.transaction(ctx, &entries, want, base).await?),
+            Some("transaction") => ("transaction-response", self.transaction(ctx, &entries, want, base, false).await?),
             _ => {
                 let e = Refusal::bad(vec![
                     Issue::error("value", "only Bundles of type batch and transaction are processed here")
@@ -92,7 +94,7 @@ impl Door {
         Ok(Answer { status: 200, body: response(kind, &outcomes, base), ..Answer::default() })
     }
 
-    fn entries<'v, 'a>(&self, bundle: &'v Value<'a>, base: &str) -> Result<Vec<Entry<'v, 'a>>, Refusal> {
+    pub(crate) fn entries<'v, 'a>(&self, bundle: &'v Value<'a>, base: &str) -> Result<Vec<Entry<'v, 'a>>, Refusal> {
         let items = match bundle.get("entry") {
             None => &[],
             Some(v) => v.items().ok_or_else(|| {
@@ -191,6 +193,7 @@ impl Door {
                 // A log that cannot be written stops everything.
                 Err(e) if e.status == 503 => return Err(e),
                 Err(e) => Outcome {
+                    written: false,
                     status: e.status,
                     location: None,
                     version: None,
@@ -281,13 +284,17 @@ impl Door {
         }
     }
 
-    async fn transaction(
+    /// Commits the entries as one change. With `skip_equal`, entries that would change nothing, or repeat another entry
+    /// of the same resource, are left out (import).
+    pub(crate) async fn transaction(
         &self,
         ctx: &Context,
         entries: &[Entry<'_, '_>],
         want: Return,
         base: &str,
+        skip_equal: bool,
     ) -> Result<Vec<Outcome>, Refusal> {
+        let action = if skip_equal { Action::Import } else { Action::Transaction };
         let mut outcomes: Vec<Option<Outcome>> = entries.iter().map(|_| None).collect();
         let mut tries = 0;
         loop {
@@ -295,9 +302,9 @@ impl Door {
             if tries > crate::door::TRIES {
                 return Err(Refusal::new(409, "conflict", "too many others change the same resources; try again"));
             }
-            let prepared = match self.prepare_transaction(ctx, entries, base) {
+            let prepared = match self.prepare_transaction(ctx, entries, base, skip_equal) {
                 Ok(p) => p,
-                Err(refusal) => return Err(self.refuse(Access::of(ctx, Action::Transaction), refusal).await),
+                Err(refusal) => return Err(self.refuse(Access::of(ctx, action), refusal).await),
             };
             let mut writes = Vec::new();
             let mut texts = Vec::new();
@@ -306,7 +313,7 @@ impl Door {
                 texts.push((at, text));
             }
             if !writes.is_empty() || !prepared.guards.is_empty() {
-                let mut change = Self::change(ctx, Action::Transaction, prepared.guards, writes);
+                let mut change = Self::change(ctx, action, prepared.guards, writes);
                 change.access.resource_type = None;
                 let Some(written) = self.commit_once(change).await? else { continue };
                 for ((at, text), w) in texts.iter().zip(written) {
@@ -329,6 +336,7 @@ impl Door {
                     };
                     if let Some(slot) = outcomes.get_mut(*at) {
                         *slot = Some(Outcome {
+                            written: w.changed,
                             status,
                             location: (!deleted)
                                 .then(|| format!("{}/{}/_history/{}", w.resource_type, w.id, w.version)),
@@ -358,6 +366,7 @@ impl Door {
                 Ok(a) => Outcome::of(a),
                 Err(e) if e.status == 503 => return Err(e),
                 Err(e) => Outcome {
+                    written: false,
                     status: e.status,
                     location: None,
                     version: None,
@@ -374,6 +383,7 @@ impl Door {
             .into_iter()
             .map(|o| {
                 o.unwrap_or(Outcome {
+                    written: false,
                     status: 204,
                     location: None,
                     version: None,
@@ -391,6 +401,7 @@ impl Door {
         ctx: &Context,
         entries: &[Entry<'_, '_>],
         base: &str,
+        skip_equal: bool,
     ) -> Result<Prepared, Refusal> {
         let mut out = Prepared { guards: Vec::new(), writes: Vec::new(), existing: Vec::new() };
         let mut places: HashMap<&str, String> = HashMap::new();
@@ -404,6 +415,13 @@ impl Door {
                     && !out.existing.iter().any(|(i, ..)| *i == e.at)
                     && !taken.insert((*t, id.clone()))
                 {
+                    if skip_equal {
+                        if let Some(url) = e.full_url {
+                            places.insert(url, format!("{t}/{id}"));
+                        }
+                        targets.push(None);
+                        continue;
+                    }
                     return Err(at(Refusal::new(400, "duplicate", "two entries of a transaction act on one resource")));
                 }
                 if let (Some(url), Method::Post | Method::Put) = (e.full_url, e.method)
@@ -442,6 +460,9 @@ impl Door {
                     }
                     let mut value = given.clone();
                     self.resolve_references(ctx, &mut value, &places, &mut conditional, base).map_err(at)?;
+                    if skip_equal && self.is_unchanged(t, id, &value) {
+                        continue;
+                    }
                     let mode = if e.method == Method::Post { Mode::Create } else { Mode::Update };
                     Self::check(&value, mode).map_err(at)?;
                     let intent =
@@ -617,6 +638,7 @@ fn at_entry(mut refusal: Refusal, at: usize) -> Refusal {
 impl Outcome {
     fn of(a: Answer) -> Self {
         Self {
+            written: false,
             status: a.status,
             location: a.location,
             version: a.version,
