@@ -30,6 +30,8 @@ pub struct Param {
     pub targets: Box<[ResourceType]>,
     /// A reference parameter over `canonical` or `uri` elements, whose values are URLs.
     pub canonical: bool,
+    /// A reference parameter over `Reference` elements (or resources in a Bundle).
+    pub literal: bool,
     /// A token parameter over `boolean` elements only.
     pub boolean: bool,
     /// The code system that required bindings imply for a token parameter over `code` elements.
@@ -289,7 +291,7 @@ fn build(source: &'static Source, resource_type: ResourceType) -> TypeTable {
         }
     }
     drafts.sort_by_key(|d| d.row.code);
-    composites(&mut drafts);
+    faults.extend(composites(source, resource_type, &mut drafts));
     derive(&mut drafts);
 
     let is_stored = |d: &Draft| matches!(d.storage, DraftStorage::Stored | DraftStorage::Tuple(_));
@@ -375,6 +377,7 @@ fn finish(d: &Draft, storage: Storage) -> Param {
         storage,
         targets,
         canonical: row.kind == Kind::Reference && leaves().any(|l| l == Leaf::Canonical),
+        literal: row.kind == Kind::Reference && leaves().any(|l| l != Leaf::Canonical),
         boolean: row.kind == Kind::Token
             && (d.computed.is_some() || (!d.states.is_empty() && leaves().all(|l| l == Leaf::Boolean))),
         system: match systems.as_slice() {
@@ -419,22 +422,59 @@ fn draft(source: &'static Source, resource_type: ResourceType, row: &'static Row
     Ok(d)
 }
 
-/// Decides for each composite whether its values stand together at the resource or in a repeating element.
-fn composites(drafts: &mut [Draft]) {
-    let ids: Vec<&'static str> = drafts.iter().map(|d| d.row.id).collect();
+/// Decides for each composite whether its values stand together at the resource or in a repeating element, and which
+/// parameters its components are.
+fn composites(source: &'static Source, resource_type: ResourceType, drafts: &mut [Draft]) -> Vec<(&'static str, String)> {
+    let known: Vec<(&'static str, Kind, BTreeSet<String>)> = drafts
+        .iter()
+        .map(|d| (d.row.id, d.row.kind, d.keys.iter().map(|(p, _)| p.clone()).collect()))
+        .collect();
+    let mut faults = Vec::new();
     for d in drafts.iter_mut().filter(|d| d.row.kind == Kind::Composite) {
         let mut parts = Vec::new();
         let mut texts = String::new();
         for c in d.row.components.split(";;") {
             let (id, expression) = c.split_once('=').unwrap_or_default();
-            parts.extend(ids.iter().position(|i| *i == id));
+            match component(source, resource_type, &d.states, &known, id, expression) {
+                Some(at) => parts.push(at),
+                None => faults.push((d.row.id, format!("no parameter for the component `{expression}`"))),
+            }
             texts.push('\n');
             texts.push_str(expression);
         }
         d.keys = d.states.iter().map(|s| (s.place() + &texts, None)).collect();
-        d.storage =
-            if d.states.iter().all(|s| s.steps.is_empty()) { DraftStorage::Root(parts) } else { DraftStorage::Tuple(parts) };
+        d.storage = if d.states.iter().all(|s| s.steps.is_empty()) {
+            DraftStorage::Root(parts)
+        } else {
+            DraftStorage::Tuple(parts)
+        };
     }
+    faults
+}
+
+/// The parameter of a component: the one its definition names, if it looks at the component's element; or else the one
+/// that does (the components of `DocumentReference.relationship` are published with each other's definitions).
+fn component(
+    source: &'static Source,
+    resource_type: ResourceType,
+    roots: &[State],
+    known: &[(&'static str, Kind, BTreeSet<String>)],
+    id: &str,
+    expression: &str,
+) -> Option<usize> {
+    let tree = path::parse(expression).ok()?;
+    let mut places = BTreeSet::new();
+    for root in roots {
+        for branch in tree.branches() {
+            for state in source.walk(&Start::Element(root.owner, resource_type), branch).ok()? {
+                let root = if crate::extract::from_resource(branch) { String::new() } else { root.place() };
+                places.insert(root + &state.place());
+            }
+        }
+    }
+    let looks = |p: &(&str, Kind, BTreeSet<String>)| p.1 != Kind::Composite && !p.2.is_disjoint(&places);
+    let named = known.iter().position(|p| p.0 == id && looks(p));
+    named.or_else(|| known.iter().position(looks))
 }
 
 /// Finds the parameters that only repeat or narrow others.
@@ -691,6 +731,7 @@ mod tests {
             ("Patient", "_tag", "Stored"),
             ("Location", "near", "Unsupported"),
             ("Group", "characteristic-value", "characteristic $ value"),
+            ("DocumentReference", "relationship", "relation $ relatesto"),
         ] {
             assert_eq!(storage(ty, code), expected, "{ty} {code}");
         }

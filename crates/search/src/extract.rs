@@ -228,7 +228,8 @@ impl Program {
     }
 }
 
-fn from_resource(e: &Expr) -> bool {
+/// The path begins at `%resource`.
+pub(crate) fn from_resource(e: &Expr) -> bool {
     match e {
         Expr::Resource => true,
         Expr::Member(e, _) | Expr::As(e, _) | Expr::Where(e, _) | Expr::Index(e, _) => from_resource(e),

@@ -8,7 +8,9 @@ pub mod extract;
 pub mod index;
 mod number;
 mod path;
+pub mod parse;
 pub mod query;
 pub mod term;
+pub mod terminology;
 
 pub use date::range as date_range;
