@@ -32,7 +32,16 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
         {"actor": {"reference": format!("Patient/{gone}")}, "status": "accepted"}, {"actor": {"reference": format!("Patient/{kept}")}, "status": "accepted"}]}));
     let keyring_before = fs::read(server.data.join("keyring")).unwrap();
     let data = server.data.to_str().unwrap().to_owned();
-    let output = cli(&["erase", "--data", &data, "--patient", &gone, "--yes"]);
+    let output = cli(&[
+        "erase",
+        "--data",
+        &data,
+        "--patient",
+        &gone,
+        "--reason",
+        "test",
+        "--yes",
+    ]);
     assert!(output.status.success(), "{}", said(&output));
 
     let still_true = |server: &Server| {
@@ -159,7 +168,7 @@ fn a_backup_restores_on_an_empty_machine() {
         "--data",
         &text(&data),
         &text(&backup),
-        "--keys",
+        "--keys-to",
         &text(&keys),
     ]);
     assert!(output.status.success(), "{}", said(&output));
@@ -196,9 +205,9 @@ fn a_backup_restores_on_an_empty_machine() {
         "--data",
         &text(&fresh),
         &text(&backup),
-        "--keys",
+        "--keys-from",
         &text(&keys),
-        "--era",
+        "--era-from",
         &text(&era_saved),
         "--recovery-key-file",
         &text(&recovery_file),
@@ -245,9 +254,9 @@ fn a_backup_restores_on_an_empty_machine() {
         "--data",
         &text(&broken),
         &text(&backup),
-        "--keys",
+        "--keys-from",
         &text(&keys),
-        "--era",
+        "--era-from",
         &text(&era_saved),
         "--recovery-key-file",
         &text(&recovery_file),

@@ -18,6 +18,8 @@ use keepwell_audit::{checkpoint::Checkpoint, leaf::Leaf, merkle::Frontier, note}
 use keepwell_model::schema::Mode;
 use keepwell_model::types::ResourceType;
 use keepwell_model::{home, json, narrative, patch, schema};
+use keepwell_search::index::Index;
+use keepwell_search::parse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -263,6 +265,60 @@ fn notes_checkpoints_leaves_and_frontiers() {
             if let Ok(tree) = Frontier::from_bytes(input) {
                 assert_eq!(tree.to_bytes(), input, "a frontier has one form only");
                 let _ = tree.root();
+            }
+        },
+    );
+}
+
+#[test]
+fn queries() {
+    let options = parse::Options {
+        lenient: false,
+        now: keepwell_model::time::Timestamp::default(),
+        base_url: "http://localhost/fhir",
+        terminology: &keepwell_search::terminology::Hl7,
+    };
+    fuzz(
+        "query",
+        &[
+            b"Patient\nname:exact=a,b\\,c&birthdate=ge1980-02-29T10:00:00.5-05:00&_sort=-birthdate,name&_count=5&_total=accurate",
+            b"Observation\ncode=http://loinc.org|1-1,|x,y|&value-quantity=lt5.4e-3|http://unitsofmeasure.org|mg&subject:Patient.name=x&_has:Provenance:target:agent=Practitioner/1",
+            b"Encounter\n_include=Encounter:patient:Patient&_include:iterate=*&_revinclude=Observation:encounter&_elements=id,status&_summary=count&_lastUpdated=sa2020",
+            b"Observation\ncode-value-quantity=1-1$gt5,2-2$lt6&combo-code:not=x&date=ap2020&_id=a,b&_tag:above=http://a|b&patient:identifier=urn:x|1&status:missing=true",
+        ],
+        &["_has:", ":", ".", "$", "|", ",", "\\", "eb", "ap", ":iterate", ":of-type", ":in", "http://hl7.org/fhir/ValueSet/observation-status", "subject:Patient.", "9999-12-31", "1e9999", "_sort", "-", "\u{1F600}"],
+        |input| {
+            let text = text(input);
+            let (kind, rest) = text.split_once('\n').unwrap_or(("Patient", &text));
+            let Some(kind) = ResourceType::from_name(kind) else { return };
+            let parameters: Vec<(String, String)> = rest
+                .split('&')
+                .take(200)
+                .map(|pair| pair.split_once('=').map_or((pair.to_owned(), String::new()), |(name, value)| (name.to_owned(), value.to_owned())))
+                .collect();
+            let strict = parse::parse(kind, &parameters, &options);
+            let lenient = parse::parse(kind, &parameters, &parse::Options { lenient: true, ..options });
+            if let (Ok(strict), Ok(lenient)) = (strict, lenient) {
+                assert_eq!(strict.clauses.len(), lenient.clauses.len(), "what is accepted strictly is accepted leniently");
+                assert!(lenient.ignored.is_empty());
+            }
+        },
+    );
+}
+
+#[test]
+fn snapshots_of_the_index() {
+    let index = Index::new([7; 16]);
+    let mut dump = Vec::new();
+    index.dump(&mut dump).expect("dump");
+    fuzz(
+        "index",
+        &[&dump],
+        &["\u{7f}", "\0\0\0\0", "\u{1}\0\0\0\0\0\0\0"],
+        |input| {
+            if let Ok(index) = Index::load([7; 16], &mut &input[..]) {
+                let mut again = Vec::new();
+                index.dump(&mut again).expect("dump");
             }
         },
     );
