@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod common;
+
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
@@ -270,25 +272,13 @@ fn every_parameter_of_every_type_is_understood() {
     }
 }
 
-/// The folder of shared test data, beside the repository.
-fn shared() -> Option<std::path::PathBuf> {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().map(|a| a.join("shared")).find(|p| p.join("data").is_dir())
-}
-
-fn lines(path: &std::path::Path) -> Vec<String> {
-    let packed = std::fs::read(path).unwrap();
-    let text = String::from_utf8(zstd::decode_all(packed.as_slice()).unwrap()).unwrap();
-    text.lines().map(str::to_owned).collect()
-}
-
 #[test]
 fn the_queries_with_answer_keys_are_understood() {
-    let Some(shared) = shared() else {
+    let Some(shared) = common::shared() else {
         println!("SKIPPED 576 queries: ../shared is not here");
         return;
     };
-    let cases = lines(&shared.join("data/search/cases.ndjson.zst"));
+    let cases = common::lines(&shared.join("data/search/cases.ndjson.zst"));
     assert_eq!(cases.len(), 576);
     for case in cases {
         let case = keepwell_model::json::parse(&case).unwrap();
@@ -302,7 +292,7 @@ fn the_queries_with_answer_keys_are_understood() {
 #[test]
 fn tricky_names_are_found_as_r4_says() {
     use keepwell_search::term::fold;
-    let Some(shared) = shared() else {
+    let Some(shared) = common::shared() else {
         println!("SKIPPED 38 names: ../shared is not here");
         return;
     };
