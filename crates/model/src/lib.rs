@@ -3,6 +3,7 @@
 //! This crate knows no storage, keys, HTTP or policy. Effects (clock, randomness) are traits given by the caller.
 
 pub mod actor;
+pub mod fhirpath;
 pub mod home;
 pub mod json;
 pub mod narrative;

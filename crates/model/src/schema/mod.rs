@@ -8,13 +8,16 @@
 //! Each issue's `expression` is the FHIRPath of the faulty element: `Patient.name[0].given[1]`,
 //! `Observation.value.ofType(Quantity)`. Diagnostics name elements and rules, never values.
 
+mod invariant;
 mod primitive;
 mod subset;
 pub(crate) mod table;
 
+pub use invariant::coverage;
 pub use primitive::Primitive;
 pub use subset::{element_of, is_mandatory, is_summary};
 
+use crate::fhirpath::Node;
 use crate::home::is_id;
 use crate::json::Value;
 use crate::narrative;
@@ -22,7 +25,8 @@ use crate::outcome::Issue;
 use crate::types::ResourceType;
 use std::borrow::Cow;
 use std::fmt::Write;
-use table::{Element, Kind, NONE, NodeNo, Prop, TABLE, Table};
+use invariant::Broken;
+use table::{Element, Kind, NONE, NodeNo, Prop, Run, TABLE, Table};
 
 /// What the resource is validated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +45,7 @@ const MOST_ISSUES: usize = 50;
 /// Checks `resource` against the definition of its type. No issue means that it is accepted.
 #[must_use]
 pub fn validate(resource: &Value, mode: Mode) -> Vec<Issue> {
-    let mut walk = Walk { table: &TABLE, issues: Vec::new(), path: Vec::new(), scope: Scope::default() };
+    let mut walk = Walk { table: &TABLE, issues: Vec::new(), path: Vec::new(), scope: Scope::default(), within: None };
     walk.resource(resource, Place::Root);
     if mode == Mode::Update && walk.issues.is_empty() && resource.get("id").is_none() {
         walk.path.push(Seg::Name("id"));
@@ -67,6 +71,17 @@ enum Place {
     Inner,
 }
 
+/// What an object is beside the elements of its node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// It has a `resourceType` and may have nothing else.
+    Resource,
+    /// It needs more than an id (ele-1).
+    Element,
+    /// The companion of a primitive that has a value: an id is enough.
+    Companion,
+}
+
 /// One step of the path to where the walk is.
 #[derive(Clone, Copy)]
 enum Seg<'v> {
@@ -89,6 +104,8 @@ struct Walk<'v> {
     issues: Vec<Issue>,
     path: Vec<Seg<'v>>,
     scope: Scope<'v>,
+    /// The resource the walk is in, and the one that contains it (often the same).
+    within: Option<(Node<'v>, Node<'v>)>,
 }
 
 type Members<'v> = [(Cow<'v, str>, Value<'v>)];
@@ -144,20 +161,22 @@ impl<'v> Walk<'v> {
             return self.fail("structure", "`resourceType` is not the name of a resource type of FHIR R4");
         };
         let contained = v.get("contained").and_then(Value::items).unwrap_or_default();
+        let here = Node::object(v, node);
+        let outside = self.within;
+        self.within = Some((here, outside.filter(|_| place == Place::Contained).map_or(here, |(_, root)| root)));
         match place {
             Place::Root | Place::Inner => {
                 let outer = std::mem::replace(&mut self.scope, Scope { contained, local: Vec::new() });
                 if place == Place::Root {
                     self.path.push(Seg::Root(name));
                 }
-                self.object(node, members, true);
+                self.object(node, v, members, Shape::Resource);
                 self.contained_are_used();
                 self.scope = outer;
             }
             Place::Contained => {
                 if v.get("contained").is_some() {
                     self.fail("invariant", "dom-2: a contained resource must not contain others");
-                    return;
                 }
                 if v.get("id").is_none() {
                     self.fail_below("id", "required", "a contained resource needs an id to be referred to");
@@ -170,13 +189,30 @@ impl<'v> Walk<'v> {
                     }
                 }
                 let before = self.scope.local.len();
-                self.object(node, members, true);
+                self.object(node, v, members, Shape::Resource);
                 // dom-3: a contained resource may also be there because it refers to its container.
                 if self.scope.local.iter().skip(before).any(|r| *r == "#")
                     && let Some(id) = v.get("id").and_then(Value::as_str)
                 {
                     self.scope.local.push(id);
                 }
+            }
+        }
+        self.within = outside;
+    }
+
+    /// Tests invariants on what is well-formed; on the rest they would only repeat the trouble.
+    fn invariants(&mut self, run: Run, at: Node<'v>) {
+        let Some((resource, root)) = self.within else { return };
+        if run.is_empty() || !self.issues.is_empty() {
+            return;
+        }
+        let mut broken = Vec::new();
+        invariant::test(run, at, resource, root, &mut broken);
+        for b in broken {
+            match b {
+                Broken::Rule(key, human) => self.fail("invariant", format!("{key}: {human}")),
+                Broken::TooCostly => self.fail("too-costly", "the resource is too large to check an invariant here"),
             }
         }
     }
@@ -206,7 +242,7 @@ impl<'v> Walk<'v> {
     }
 
     /// Checks the members of an object against the elements of `node`.
-    fn object(&mut self, no: NodeNo, members: &'v Members<'v>, is_resource: bool) {
+    fn object(&mut self, no: NodeNo, v: &'v Value<'v>, members: &'v Members<'v>, shape: Shape) {
         let table = self.table;
         let Some(node) = table.node(no) else { return };
         if members.is_empty() {
@@ -214,9 +250,9 @@ impl<'v> Walk<'v> {
         }
         let shadows = members.iter().any(|(n, _)| n.starts_with('_'));
         let mut seen = 0_u64;
-        let mut content = is_resource;
-        for (i, (name, v)) in members.iter().enumerate() {
-            if is_resource && name == "resourceType" {
+        let mut content = shape != Shape::Element;
+        for (i, (name, member)) in members.iter().enumerate() {
+            if shape == Shape::Resource && name == "resourceType" {
                 continue;
             }
             let (bare, shadow) = match name.strip_prefix('_') {
@@ -252,13 +288,13 @@ impl<'v> Walk<'v> {
                     };
                     if !shadow {
                         let ext = if shadows { other(bare, true) } else { None };
-                        self.primitives(p, element, Some(v), ext);
+                        self.primitives(p, element, Some(member), ext);
                     } else if other(bare, false).is_none() {
-                        self.primitives(p, element, None, Some(v));
+                        self.primitives(p, element, None, Some(member));
                     }
                 }
                 _ if element.array => {
-                    if let Some(items) = self.array(v) {
+                    if let Some(items) = self.array(member) {
                         for (i, item) in items.iter().enumerate() {
                             self.path.push(Seg::Index(i));
                             self.complex(prop, element, item);
@@ -266,10 +302,10 @@ impl<'v> Walk<'v> {
                         }
                     }
                 }
-                _ if matches!(v, Value::Array(_)) => {
+                _ if matches!(member, Value::Array(_)) => {
                     self.fail("structure", "this element has a single value, not an array");
                 }
-                _ => self.complex(prop, element, v),
+                _ => self.complex(prop, element, member),
             }
             self.path.truncate(self.path.len() - 1 - usize::from(element.choice));
         }
@@ -284,6 +320,7 @@ impl<'v> Walk<'v> {
                 }
             }
         }
+        self.invariants(node.invariants, Node::object(v, no));
     }
 
     /// A member that the definition does not know. Its name is repeated only where it looks like an element's.
@@ -386,11 +423,13 @@ impl<'v> Walk<'v> {
                     if value.is_none() && s.get("extension").is_none() {
                         self.fail("structure", "ele-1: an element without a value needs an extension");
                     }
-                    self.object(self.table.known.element, members, false);
+                    let shape = if value.is_some() { Shape::Companion } else { Shape::Element };
+                    self.object(self.table.known.element, s, members, shape);
                 }
                 _ => self.fail("structure", "the `_` companion of a primitive is an object with id or extension"),
             }
         }
+        self.invariants(element.invariants, Node { value, shadow, kind: Kind::Primitive(p) });
     }
 
     /// What a well-formed string still has to satisfy.
@@ -421,7 +460,7 @@ impl<'v> Walk<'v> {
         let Value::Object(members) = v else {
             return self.fail("structure", "this element is a JSON object");
         };
-        self.object(no, members, false);
+        self.object(no, v, members, Shape::Element);
         let known = &self.table.known;
         if no == known.extension {
             let value = members.iter().any(|(n, _)| n.starts_with("value") || n.starts_with("_value"));
@@ -433,6 +472,7 @@ impl<'v> Walk<'v> {
         } else if element.binding != NONE {
             self.binding(element.binding, no, v);
         }
+        self.invariants(element.invariants, Node::object(v, no));
     }
 
     /// ref-1, and the type of what a literal reference points to.

@@ -57,6 +57,13 @@ pub(crate) struct Run {
     len: u16,
 }
 
+impl Run {
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
 /// An element of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Element {
@@ -328,11 +335,6 @@ impl Table {
     /// The node of a resource type.
     pub(crate) fn resource(&self, t: ResourceType) -> Option<NodeNo> {
         self.by_resource.get(t.index()).copied()
-    }
-
-    /// The node of a type by name: data types and resources.
-    pub(crate) fn type_named(&self, name: &str) -> Option<NodeNo> {
-        self.nodes.iter().position(|n| n.name == name).map(|n| n as NodeNo)
     }
 
     pub(crate) fn elements(&self, node: &Node) -> &[Element] {
