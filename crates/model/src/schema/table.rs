@@ -82,7 +82,8 @@ pub(crate) struct Element {
     /// Its invariants.
     pub invariants: Run,
     /// Its properties.
-    pub props: Run,
+    #[cfg_attr(not(test), allow(dead_code, reason = "tests walk from elements to properties"))]
+    props: Run,
 }
 
 /// A type or a backbone element.
@@ -346,7 +347,8 @@ impl Table {
     }
 
     /// The properties of an element.
-    pub(crate) fn props(&self, element: &Element) -> &[Prop] {
+    #[cfg(test)]
+    fn props(&self, element: &Element) -> &[Prop] {
         slice(&self.props, element.props)
     }
 
