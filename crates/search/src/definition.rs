@@ -415,6 +415,10 @@ fn draft(source: &'static Source, resource_type: ResourceType, row: &'static Row
             if d.states.is_empty() {
                 return Err(format!("no element of a fitting type ({before} of others)"));
             }
+            for s in d.states.iter_mut().filter(|s| s.ty == "Resource") {
+                // A resource in a Bundle, whatever it is: only of the type that is looked for.
+                s.target = ResourceType::from_name(row.targets);
+            }
             let patient = (row.code == "patient").then(|| ResourceType::from_name("Patient")).flatten();
             d.keys = d.states.iter().map(|s| (s.place(), s.target.or(patient))).collect();
         }
@@ -480,12 +484,7 @@ fn component(
 /// Finds the parameters that only repeat or narrow others.
 fn derive(drafts: &mut [Draft]) {
     for at in 0..drafts.len() {
-        let mut views = drafts.get(at).and_then(|d| cover(drafts, at, d));
-        // The same path said of another type: `Bundle.message` is `Bundle.composition` where it is a MessageHeader.
-        if let (Some(d), Some([(other, target @ None)])) = (drafts.get(at), views.as_deref_mut()) {
-            let differs = drafts.get(*other).is_some_and(|o| o.row.targets != d.row.targets);
-            *target = ResourceType::from_name(d.row.targets).filter(|_| differs);
-        }
+        let views = drafts.get(at).and_then(|d| cover(drafts, at, d));
         if let (Some(d), Some(views)) = (drafts.get_mut(at), views) {
             d.storage = DraftStorage::Views(views);
         }
@@ -724,7 +723,7 @@ mod tests {
             ("Person", "patient", "link:Patient"),
             ("Patient", "phonetic", "name"),
             ("InsurancePlan", "name", "Stored"),
-            ("Bundle", "message", "composition:MessageHeader"),
+            ("Bundle", "message", "Stored"),
             ("Patient", "telecom", "Stored"),
             ("Patient", "deceased", "Stored"),
             ("Patient", "_id", "Column(Id)"),

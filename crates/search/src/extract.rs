@@ -405,6 +405,7 @@ impl<'a> Run<'a> {
             }
             Leaf::Resource => {
                 let target = v.str("resourceType").and_then(ResourceType::from_name);
+                let target = target.filter(|t| e.target.is_none_or(|wanted| wanted == *t));
                 if let (Some(target), Some(id)) = (target, v.str("id")) {
                     self.push(e.param, Term::Reference { target, id: id.into() });
                 }

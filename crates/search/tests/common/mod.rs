@@ -1,7 +1,7 @@
 //! The shared test data, where it is there.
 
 #![allow(dead_code, reason = "not every test uses all of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
 use keepwell_model::json::{self, Value};
 use keepwell_model::types::ResourceType;
@@ -61,4 +61,23 @@ fn relink(v: &mut Value<'_>, places: &HashMap<String, String>) {
         }
         _ => {}
     }
+}
+
+/// Name and text of each file of a packed tar archive (POSIX.1-1988 ustar, regular files only).
+pub fn tar(path: &Path) -> Vec<(String, String)> {
+    let packed = std::fs::read(path).unwrap();
+    let all = zstd::decode_all(packed.as_slice()).unwrap();
+    let text = |b: &[u8]| String::from_utf8_lossy(b).trim_end_matches(['\0', ' ']).to_owned();
+    let mut rest = all.as_slice();
+    let mut files = Vec::new();
+    while let Some((header, tail)) = rest.split_at_checked(512) {
+        let Some(name) = header.get(..100).map(text).filter(|n| !n.is_empty()) else { break };
+        let size = usize::from_str_radix(text(&header[124..136]).trim(), 8).unwrap();
+        if matches!(header[156], b'0' | 0) {
+            let name = name.rsplit('/').next().unwrap_or_default().to_owned();
+            files.push((name, String::from_utf8(tail[..size].to_vec()).unwrap()));
+        }
+        rest = &tail[size.next_multiple_of(512)..];
+    }
+    files
 }
