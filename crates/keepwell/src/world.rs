@@ -306,7 +306,7 @@ fn patient(seed: u64, n: u64) -> String {
     let mut out = Out { text: String::with_capacity(96 * 1024), dice, patient: format!("Patient/{id}") };
     out.text.push_str(r#"{"resourceType":"Bundle","type":"transaction","entry":["#);
 
-    let (street, phone, ssn) = (out.dice.between(1, 240), out.dice.between(200, 9999), out.dice.between(1000, 9999));
+    let (street, phone, ssn) = (out.dice.between(1, 240), out.dice.between(100, 199), out.dice.between(1000, 9999));
     let group = out.dice.between(10, 99);
     let deceased = died.map(|d| format!(r#","deceasedDateTime":"{}""#, date(d))).unwrap_or_default();
     out.put(

@@ -1,0 +1,397 @@
+//! The templates and what they are filled with. Each page is a function from typed data to HTML; Askama escapes every
+//! value, and nothing here marks anything as safe.
+//!
+//! Titles carry no names: a browser writes them to its history.
+
+use super::backend::{Access, AccessLog, Checkpoint, DemoLogin, Find, Group, Level, Mark, role_words};
+use super::chart::{Allergies, Banner, ChartView, Row, Vital};
+use super::read;
+use askama::Template;
+use keepwell_model::actor::{Actor, Role};
+
+/// What every page has around it.
+pub struct Page {
+    /// Title of the tab, without any patient.
+    pub title: &'static str,
+    /// Who is signed in.
+    pub user: Option<User>,
+    /// Say that this is the demo.
+    pub demo: bool,
+}
+
+/// The signed-in person in the head of the page.
+pub struct User {
+    /// Name.
+    pub display: String,
+    /// Role in words.
+    pub role: &'static str,
+    /// Token for the sign-out form.
+    pub csrf: String,
+    /// Main links of the role.
+    pub links: Vec<Link>,
+}
+
+/// A link.
+pub struct Link {
+    /// Address.
+    pub href: &'static str,
+    /// Text.
+    pub text: &'static str,
+    /// It is the page shown now.
+    pub here: bool,
+}
+
+impl User {
+    /// The head for an actor on the page `here`.
+    #[must_use]
+    pub fn new(actor: &Actor, csrf: &str, here: &str) -> Self {
+        let links: &[(&'static str, &'static str)] = match actor.role {
+            Role::Patient => &[("/record", "My record"), ("/record/access", "Who looked at it")],
+            Role::Administrator | Role::SecurityOfficer => &[("/status", "System status")],
+            Role::Service => &[],
+            _ => &[("/find", "Find a patient")],
+        };
+        Self {
+            display: actor.display.clone(),
+            role: role_words(actor.role),
+            csrf: csrf.to_owned(),
+            links: links.iter().map(|&(href, text)| Link { href, text, here: href == here }).collect(),
+        }
+    }
+}
+
+/// A rendered page. Askama can only fail on a failing writer, and a `String` is none.
+fn rendered(template: &impl Template) -> String {
+    template.render().unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage<'a> {
+    page: &'a Page,
+    logins: &'a [DemoLogin],
+    message: Option<&'a str>,
+}
+
+/// The sign-in page; `message` says why the last try failed.
+#[must_use]
+pub fn render_sign_in(page: &Page, logins: &[DemoLogin], message: Option<&str>) -> String {
+    rendered(&SignInPage { page, logins, message })
+}
+
+/// A patient in a list.
+pub struct Hit {
+    /// Where the name leads.
+    pub href: String,
+    /// Identity.
+    pub banner: Banner,
+}
+
+#[derive(Template)]
+#[template(path = "find.html")]
+struct FindPage<'a> {
+    page: &'a Page,
+    csrf: &'a str,
+    hint: &'a str,
+    asked: &'a Find,
+    problem: Option<&'a str>,
+    found: Option<&'a [Hit]>,
+    more: bool,
+    alike: bool,
+    recent: &'a [Hit],
+}
+
+/// What a search answered.
+pub struct Results {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// There are more than are listed.
+    pub more: bool,
+}
+
+/// The search page: form, results if there was a question, recent patients otherwise.
+#[must_use]
+pub fn render_find(
+    page: &Page,
+    csrf: &str,
+    role: Role,
+    asked: &Find,
+    answer: Result<Option<&Results>, &str>,
+    recent: &[Hit],
+) -> String {
+    let hint = match role {
+        Role::FrontDesk => "Identity, contacts, insurance and appointments.",
+        Role::Billing => "Coverage and claims.",
+        Role::PrivacyOfficer => "Leads to the access log of that patient.",
+        _ => "",
+    };
+    let results = answer.ok().flatten();
+    rendered(&FindPage {
+        page,
+        csrf,
+        hint,
+        asked,
+        problem: answer.err(),
+        found: results.map(|r| r.hits.as_slice()),
+        more: results.is_some_and(|r| r.more),
+        alike: results.is_some_and(|r| alike(&r.hits)),
+        recent,
+    })
+}
+
+/// Two hits with one birth date and a last or first name in common: easy to confuse.
+fn alike(hits: &[Hit]) -> bool {
+    let words = |h: &Hit| h.banner.name.to_lowercase().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    hits.iter().enumerate().any(|(i, a)| {
+        let names = words(a);
+        hits.iter().skip(i + 1).any(|b| a.banner.birth == b.banner.birth && words(b).iter().any(|w| names.contains(w)))
+    })
+}
+
+#[derive(Template)]
+#[template(path = "chart.html")]
+struct ChartPage<'a> {
+    page: &'a Page,
+    view: &'a ChartView,
+    sections: Vec<(&'static str, &'static str)>,
+    own: bool,
+    log_href: Option<&'a str>,
+    capped: &'a str,
+    withheld: &'a str,
+}
+
+/// A patient's chart. `own`: the patient reads her own; `log_href`: where the access log is, for those who may see it;
+/// `capped` and `withheld` name resource types.
+#[must_use]
+pub fn render_chart(page: &Page, view: &ChartView, own: bool, log_href: Option<&str>, capped: &str, withheld: &str) -> String {
+    let sections = [
+        (view.problems.is_some(), "problems", "Problems"),
+        (view.medications.is_some(), "medicines", "Medicines"),
+        (view.given.as_ref().is_some_and(|g| !g.is_empty()), "given", "Doses given"),
+        (view.coverage.is_some(), "coverage", "Insurance"),
+        (view.appointments.is_some(), "appointments", "Appointments"),
+        (view.vitals.is_some(), "vitals", "Vital signs"),
+        (view.labs.is_some(), "labs", "Laboratory"),
+        (view.claims.is_some(), "claims", "Claims"),
+        (view.notes.is_some(), "notes", "Notes"),
+        (view.encounters.is_some(), "encounters", "Visits"),
+        (view.immunizations.is_some(), "vaccines", "Immunizations"),
+        (view.procedures.is_some(), "procedures", "Procedures"),
+    ];
+    let sections = sections.into_iter().filter(|s| s.0).map(|(_, id, title)| (id, title)).collect();
+    rendered(&ChartPage { page, view, sections, own, log_href, capped, withheld })
+}
+
+#[derive(Template)]
+#[template(path = "access.html")]
+struct AccessPage<'a> {
+    page: &'a Page,
+    banner: &'a Banner,
+    own: bool,
+    seal: Seal,
+    checkpoint: Option<&'a Checkpoint>,
+    entries: Vec<AccessLine>,
+    more: bool,
+}
+
+/// One line of the access log in words.
+struct AccessLine {
+    number: u64,
+    when: String,
+    who: String,
+    role: &'static str,
+    why: String,
+    reason: String,
+    what: String,
+    from: String,
+    refused: bool,
+    mark: Mark,
+}
+
+impl AccessLine {
+    fn new(a: &Access, own: bool) -> Self {
+        Self {
+            number: a.number,
+            when: read::instant(a.at),
+            who: if a.who.is_empty() { "unknown".to_owned() } else { a.who.clone() },
+            role: a.role.map(role_words).unwrap_or_default(),
+            why: purpose_words(&a.purpose),
+            reason: a.reason.clone(),
+            what: a.what.clone(),
+            from: if own { String::new() } else { a.from.clone() },
+            refused: a.refused,
+            mark: a.mark,
+        }
+    }
+}
+
+/// An ActReason code in words.
+fn purpose_words(code: &str) -> String {
+    let words = match code {
+        "TREAT" => "treatment",
+        "HPAYMT" => "payment",
+        "HOPERAT" => "running the clinic",
+        "ETREAT" => "emergency treatment",
+        "BTG" => "emergency access (break the glass)",
+        "PATRQT" => "asked for by the patient",
+        "HSYSADMIN" => "system administration",
+        "" => "not stated",
+        other => other,
+    };
+    words.to_owned()
+}
+
+/// What the marks of all entries together say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seal {
+    Proven,
+    Pending,
+    Failed,
+    Unchecked,
+}
+
+impl Seal {
+    fn of(log: &AccessLog) -> Self {
+        let any = |m| log.entries.iter().any(|e| e.mark == m);
+        match log.checkpoint {
+            _ if any(Mark::Failed) => Seal::Failed,
+            None => Seal::Unchecked,
+            Some(_) if any(Mark::Pending) => Seal::Pending,
+            Some(_) => Seal::Proven,
+        }
+    }
+
+    fn class(self) -> &'static str {
+        match self {
+            Seal::Proven => "good",
+            Seal::Pending => "good",
+            Seal::Failed => "bad",
+            Seal::Unchecked => "warn",
+        }
+    }
+
+    fn heading(self) -> &'static str {
+        match self {
+            Seal::Proven => "Verified.",
+            Seal::Pending => "Verified up to the newest checkpoint.",
+            Seal::Failed => "The log does not match its signed checkpoint.",
+            Seal::Unchecked => "Not verified: there is no checkpoint yet.",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Seal::Proven => "Each line was proven to be in the signed log just now.",
+            Seal::Pending => "The newest lines follow with the next checkpoint; they are marked.",
+            Seal::Failed => "A line was changed, added or taken away. Keep the server running and call the security officer.",
+            Seal::Unchecked => "",
+        }
+    }
+}
+
+/// Who looked at a record: for the privacy officer, and (`own`) for the patient, who is spared network addresses.
+#[must_use]
+pub fn render_access(page: &Page, banner: &Banner, log: &AccessLog, own: bool) -> String {
+    rendered(&AccessPage {
+        page,
+        banner,
+        own,
+        seal: Seal::of(log),
+        checkpoint: log.checkpoint.as_ref(),
+        entries: log.entries.iter().map(|a| AccessLine::new(a, own)).collect(),
+        more: log.more,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct StatusPage<'a> {
+    page: &'a Page,
+    groups: &'a [Group],
+}
+
+/// Keys, log and storage.
+#[must_use]
+pub fn render_status(page: &Page, groups: &[Group]) -> String {
+    rendered(&StatusPage { page, groups })
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    page: &'a Page,
+    status: u16,
+    heading: &'a str,
+    text: &'a str,
+    ways_out: &'a [Link],
+    request_id: &'a str,
+}
+
+/// A page that says what went wrong and where to go on. `text` never quotes the request.
+#[must_use]
+pub fn render_error(page: &Page, status: u16, heading: &str, text: &str, ways_out: &[Link], request_id: &str) -> String {
+    rendered(&ErrorPage { page, status, heading, text, ways_out, request_id })
+}
+
+// ------------------------------------------------------------------ words the templates ask for
+
+impl Row {
+    /// Whether the status is worth a chip: the usual ones are not.
+    fn shows_state(&self) -> bool {
+        !matches!(self.state.as_str(), "" | "active" | "finished" | "completed" | "booked")
+    }
+}
+
+impl Vital {
+    /// The plot in one sentence for those who do not see it.
+    fn describe(&self) -> String {
+        format!("{} over time, {} values; newest {} on {}", self.title, self.values.len(), self.latest, self.when)
+    }
+}
+
+impl Mark {
+    fn class(self) -> &'static str {
+        match self {
+            Mark::Proven => "good",
+            Mark::Pending => "wait",
+            Mark::Failed => "bad",
+        }
+    }
+
+    fn sign(self) -> &'static str {
+        match self {
+            Mark::Proven => "✓",
+            Mark::Pending => "…",
+            Mark::Failed => "✗",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Mark::Proven => "proven to be in the signed log",
+            Mark::Pending => "newer than the newest checkpoint",
+            Mark::Failed => "proof failed",
+        }
+    }
+}
+
+impl Level {
+    fn class(self) -> &'static str {
+        match self {
+            Level::Plain => "plain",
+            Level::Good => "good",
+            Level::Warn => "warn",
+            Level::Bad => "bad",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Level::Plain => "",
+            Level::Good => "good",
+            Level::Warn => "look at this",
+            Level::Bad => "broken",
+        }
+    }
+}
+
