@@ -217,6 +217,8 @@ class Chart:
 
     def vital(self, name, value, when=None):
         code, display, unit, ucum, places = VITALS[name]
+        if name == "weight" and value < 10:
+            places = 2  # babies
         value = round(value, places) if places else round(value)
         return self.observe("vital-signs", concept(LOINC, code, display), when, valueQuantity=quantity(value, unit, ucum))
 
@@ -441,9 +443,9 @@ def rosa():
         if q < 9:
             weight, a1c, high = weight + r.uniform(-.4, .7), a1c + r.uniform(-.1, .25), high + r.uniform(-2, 3)
         else:  # spring 2022: treatment stepped up
-            weight, a1c, high = weight - r.uniform(.1, .9), a1c - r.uniform(-.08, .2), high - r.uniform(-1.5, 2.6)
+            weight, a1c, high = weight - r.uniform(.1, .9), a1c - r.uniform(-.08, .2), max(high - r.uniform(.5, 5), 126)
         a1c, creatinine, ldl = max(a1c, 6.6), creatinine + r.uniform(-.02, .04), max(ldl - r.uniform(-6, 8), 78)
-        c.signs(weight, 161 if q % 4 == 0 else None, (high + r.uniform(-4, 4), high * .58 + r.uniform(-3, 3)))
+        c.signs(weight, 161 if q % 4 == 0 else None, (high + r.uniform(-5, 5), high * .58 + r.uniform(-3, 3)))
         labs = [c.lab("a1c", a1c), c.lab("glucose", a1c * 28.7 - 46.7 + r.uniform(-14, 14)), c.lab("creatinine", creatinine),
                 c.lab("potassium", r.uniform(4.0, 5.2))]
         if q % 4 == 0:

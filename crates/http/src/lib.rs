@@ -1,1 +1,2 @@
 //! FHIR API, pages: translation only.
+pub mod pages;

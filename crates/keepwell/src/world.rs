@@ -69,7 +69,7 @@ pub fn staff() -> Vec<StaffAccount> {
             "ingrid.sorensen",
             "Ingrid Sørensen",
             Role::PrivacyOfficer,
-            "Who opened the restricted record of Oleksandra Shevchenko? Every line comes with its proof.",
+            "Who opened the record of Rosa Delgado-Quinn, when and why? Every line comes with its proof.",
         ),
         account(
             "dariusz.wojcik",

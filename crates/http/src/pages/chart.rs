@@ -869,6 +869,8 @@ fn vital(title: &str, list: &[&Value<'_>], range: Range, birth: &str) -> Option<
     let flag = series.iter().any(|s| {
         s.samples.last().is_some_and(|p| s.band.0.is_some_and(|b| p.value < b) || s.band.1.is_some_and(|b| p.value > b))
     });
+    // One point, or a height that no longer changes, says no more as a drawing.
+    let varies = series.iter().any(|s| s.samples.iter().any(|p| s.samples.first().is_some_and(|f| f.value != p.value)));
     let words = |(low, high): Range| match (low, high) {
         (Some(l), Some(h)) => format!("{l} to {h}"),
         (Some(l), None) => format!("{l} or more"),
@@ -887,7 +889,7 @@ fn vital(title: &str, list: &[&Value<'_>], range: Range, birth: &str) -> Option<
         when: newest.date(),
         flag,
         range,
-        plot: Plot::large(&series),
+        plot: if varies { Plot::large(&series) } else { None },
         values: found.iter().rev().take(60).map(|(w, o)| (w.full(), shown(o))).collect(),
     })
 }

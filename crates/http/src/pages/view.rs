@@ -9,6 +9,9 @@ use super::read;
 use askama::Template;
 use keepwell_model::actor::{Actor, Role};
 
+/// Rows of a list shown before the rest is folded.
+pub const UNFOLDED: usize = 8;
+
 /// What every page has around it.
 pub struct Page {
     /// Title of the tab, without any patient.
@@ -339,6 +342,13 @@ impl Row {
     /// Whether the status is worth a chip: the usual ones are not.
     fn shows_state(&self) -> bool {
         !matches!(self.state.as_str(), "" | "active" | "finished" | "completed" | "booked")
+    }
+}
+
+impl ChartView {
+    /// At least one allergy is severe.
+    fn severe(&self) -> bool {
+        matches!(&self.allergies, Allergies::Known(list) if list.iter().any(|a| a.severe))
     }
 }
 

@@ -1,0 +1,743 @@
+//! Every page rendered, every text field attacked, every handler walked in process with typed people.
+
+use super::backend::*;
+use super::chart::{Allergies, Banner, ChartView, shown};
+use super::read::{Day, When};
+use super::view::{self, Hit, Link, Page, Results, User};
+use super::{guard, router};
+use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{Request, Response, StatusCode, header};
+use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::json::{self, Value};
+use keepwell_model::time::Timestamp;
+use keepwell_model::types::ResourceType;
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::sync::Arc;
+use tower::ServiceExt as _;
+
+/// 22 November 2026, 21:00 UTC.
+const NOW: Timestamp = Timestamp(1_795_381_200_000);
+
+/// One patient with something in every block of the chart; all texts are replaced by the attacks of [`ATTACKS`].
+const SAMPLE: &str = include_str!("sample.ndjson");
+
+fn sample() -> (Value<'static>, Vec<Value<'static>>) {
+    let mut all: Vec<Value<'static>> = SAMPLE.lines().map(|l| json::parse(l).unwrap()).collect();
+    (all.remove(0), all)
+}
+
+fn today() -> Day {
+    Day::of(NOW)
+}
+
+fn all_types() -> Vec<ResourceType> {
+    shown().into_iter().map(|(t, _)| t).collect()
+}
+
+fn actor(role: Role) -> Arc<Actor> {
+    Arc::new(Actor {
+        id: role.name().to_owned(),
+        display: format!("A {}", role.name()),
+        role,
+        patient: (role == Role::Patient).then(|| "p1".to_owned()),
+        scopes: Vec::new(),
+        session: format!("session-{}", role.name()),
+        authenticated: NOW,
+        method: "demo".to_owned(),
+    })
+}
+
+fn page(role: Role) -> Page {
+    Page { title: "T", user: Some(User::new(&actor(role), "token", "/find")), demo: true }
+}
+
+fn chart_of(patient: &Value<'_>, resources: &[Value<'_>]) -> String {
+    let view = ChartView::from_resources(patient, resources, &all_types(), today());
+    view::render_chart(&page(Role::Physician), &view, false, Some("/x"), "Observation", "Claim")
+}
+
+fn log(text: &str) -> AccessLog {
+    AccessLog {
+        patient: SAMPLE.lines().next().unwrap().to_owned(),
+        entries: [Mark::Proven, Mark::Pending]
+            .into_iter()
+            .map(|mark| Access {
+                number: 7,
+                at: NOW,
+                who: text.to_owned(),
+                role: Some(Role::Nurse),
+                purpose: text.to_owned(),
+                reason: text.to_owned(),
+                what: text.to_owned(),
+                from: text.to_owned(),
+                refused: true,
+                mark,
+            })
+            .collect(),
+        more: true,
+        checkpoint: Some(Checkpoint { origin: text.to_owned(), size: 8, root: text.to_owned(), at: text.to_owned() }),
+    }
+}
+
+fn groups(text: &str) -> Vec<Group> {
+    let levels = [Level::Plain, Level::Good, Level::Warn, Level::Bad];
+    let fact = |level| Fact { label: text.to_owned(), value: text.to_owned(), code: true, level };
+    vec![Group { title: text.to_owned(), facts: levels.map(fact).into() }]
+}
+
+// ------------------------------------------------------------------ views
+
+#[test]
+fn the_chart_says_what_the_record_says() {
+    let (patient, resources) = sample();
+    let html = chart_of(&patient, &resources);
+    for words in [
+        "Sample Person", "Usual Name", "23 Apr 1957", "69 years", "female", "HL-1", "•••-••-4820", "Restricted",
+        "SEVERE", "penicillin", "Anaphylaxis (severe)", "High blood pressure", "since 2 Jun 2014", "Lisinopril 10 mg",
+        "One tablet in the morning", "not given", "Held: INR 5.1", "148/82 mmHg", "usual 90 to 130 over 60 to 80",
+        "6.6 %", "up to 5.6 %", "high", "Former smoker", "Diabetes check", "Tdap", "dose 2", "Appendectomy",
+        "Care of diabetes", "Goal: HbA1c below 7 %", "A note in plain text.", "Type 2 diabetes at 51", "A Husband",
+        "Saltmarsh", "SMH-1", "Office visit", "148.00 USD", "Paid", "3 Dec 2026, 09:30", "Metabolic panel",
+    ] {
+        assert!(html.contains(words), "missing: {words}");
+    }
+    for hidden in ["999-55-4820", "ENTERED IN ERROR", "<script>alert", "div xmlns", "narrative text"] {
+        assert!(!html.contains(hidden), "shown: {hidden}");
+    }
+}
+
+#[test]
+fn blocks_that_were_not_looked_at_are_left_out_rather_than_said_to_be_empty() {
+    let (patient, _) = sample();
+    let only = [ResourceType::from_name("Coverage").unwrap()];
+    let view = ChartView::from_resources(&patient, &[], &only, today());
+    assert_eq!(view.allergies, Allergies::Hidden);
+    let html = view::render_chart(&page(Role::Billing), &view, false, None, "", "");
+    assert!(html.contains("No insurance recorded."));
+    for words in ["llergies", "No problems", "Vital signs", "Laboratory", "Notes", "Medicines"] {
+        assert!(!html.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn no_answer_about_allergies_is_not_the_answer_no() {
+    let (patient, _) = sample();
+    let with = |json: &str| {
+        let list: Vec<Value<'_>> = json.lines().map(|l| json::parse(l).unwrap()).collect();
+        ChartView::from_resources(&patient, &list, &all_types(), today()).allergies
+    };
+    let coded = |text: &str, status: &str| {
+        format!(
+            r#"{{"resourceType":"AllergyIntolerance","clinicalStatus":{{"coding":[{{"code":"{status}"}}]}},"code":{{"text":"{text}"}}}}"#
+        )
+    };
+    assert_eq!(with(""), Allergies::NotRecorded);
+    assert_eq!(with(&coded("No known allergies", "active")), Allergies::NoneKnown);
+    assert_eq!(with(&coded("Latex", "resolved")), Allergies::NotRecorded);
+    let both = coded("No known allergies", "active") + "\n" + &coded("Latex", "active");
+    assert!(matches!(with(&both), Allergies::Known(list) if list.len() == 1));
+}
+
+#[test]
+fn anything_that_looks_like_a_social_security_number_is_cut() {
+    for (system, code, value) in [
+        ("http://hl7.org/fhir/sid/us-ssn", "SS", "123-45-6789"),
+        ("http://hl7.org/fhir/sid/us-ssn", "MR", "123-45-6789"),
+        ("urn:x", "MR", "123456789"),
+        ("urn:x", "MR", "123-45-6789"),
+        ("urn:x", "SS", "AB1236789"),
+    ] {
+        let text = format!(
+            r#"{{"resourceType":"Patient","id":"x","identifier":[{{"system":"{system}","type":{{"coding":[{{"code":"{code}"}}]}},"value":"{value}"}}]}}"#
+        );
+        let banner = Banner::from_patient(&json::parse(&text).unwrap(), today());
+        assert_eq!(banner.identifiers, [("SSN".to_owned(), "•••-••-6789".to_owned())], "{value}");
+    }
+}
+
+#[test]
+fn an_empty_patient_still_has_a_page() {
+    let html = chart_of(&json::parse(r#"{"resourceType":"Patient"}"#).unwrap(), &[]);
+    assert!(html.contains("Name not recorded") && html.contains("Allergies not recorded."));
+}
+
+#[test]
+fn children_get_no_adult_ranges() {
+    let (mut patient, resources) = sample();
+    assert!(chart_of(&patient, &resources).contains("usual 90 to 130"));
+    patient.set("birthDate", Value::from("2024-01-01"));
+    assert!(!chart_of(&patient, &resources).contains("</span>usual "));
+}
+
+#[test]
+fn the_plot_is_as_kept() {
+    let (patient, resources) = sample();
+    let html = chart_of(&patient, &resources);
+    let from = html.find("<svg class=\"plot\"").unwrap();
+    let to = html[from..].find("</svg>").unwrap() + from + 6;
+    let golden = include_str!("plot_golden.svg").trim_end();
+    assert_eq!(&html[from..to], golden, "the drawing changed: look at it, then keep the new one in plot_golden.svg");
+}
+
+#[test]
+fn a_failing_proof_is_said_first() {
+    let mut log = log("x");
+    let banner = Banner::default();
+    let html = |log: &AccessLog| view::render_access(&page(Role::PrivacyOfficer), &banner, log, false);
+    assert!(html(&log).contains("Verified up to the newest checkpoint."));
+    log.entries[1].mark = Mark::Proven;
+    assert!(html(&log).contains("Verified.</b> Each line"));
+    log.checkpoint = None;
+    assert!(html(&log).contains("Not verified"));
+    log.entries[0].mark = Mark::Failed;
+    assert!(html(&log).contains("does not match its signed checkpoint"));
+}
+
+#[test]
+fn the_patient_is_spared_network_addresses() {
+    let mut log = log("x");
+    log.entries[0].from = "10.1.2.3".to_owned();
+    assert!(view::render_access(&page(Role::PrivacyOfficer), &Banner::default(), &log, false).contains("10.1.2.3"));
+    assert!(!view::render_access(&page(Role::Patient), &Banner::default(), &log, true).contains("10.1.2.3"));
+}
+
+#[test]
+fn people_easy_to_confuse_are_pointed_out() {
+    let hit = |name: &str, birth: &str| Hit {
+        href: "/patients/x".to_owned(),
+        banner: Banner { name: name.to_owned(), birth: birth.to_owned(), ..Banner::default() },
+    };
+    let html = |hits| {
+        let results = Results { hits, more: false };
+        view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(Some(&results)), &[])
+    };
+    let warning = "same birth date and a name alike";
+    assert!(html(vec![hit("Emil Novák", "9 Mar 2015"), hit("Emma Novák", "9 Mar 2015")]).contains(warning));
+    assert!(!html(vec![hit("Emil Novák", "9 Mar 2015"), hit("Emma Novák", "9 Mar 2016")]).contains(warning));
+    assert!(html(Vec::new()).contains("Nobody found"));
+}
+
+// ------------------------------------------------------------------ hostile text (APP-2)
+
+/// Texts that would run or break out if anything forgot to escape. Each contains `<`, `"` or `'` besides the marker.
+const ATTACKS: [&str; 14] = [
+    "<script>xss()</script>",
+    "\"><img src=x onerror=xss()>",
+    "'><svg onload=xss()>",
+    "</title><script>xss()</script>",
+    "</textarea><script>xss()</script>",
+    "\" autofocus onfocus=\"xss()",
+    "' onmouseover='xss()",
+    "<a href=\"javascript:xss()\">xss</a>",
+    "{{xss}}<b>{% raw %}</b>",
+    "<!--<script>xss()//-->",
+    "<iframe srcdoc=\"<script>xss()</script>\">",
+    "</svg><foreignObject><script>xss()</script>",
+    "\u{202e}<xss>\u{0}</xss>",
+    "&lt;script&gt;xss()<\u{feff}/script>",
+];
+
+/// Replaces every string below `v` that a person could have written; structure words stay, or nothing would be shown.
+fn poison(v: &mut Value<'_>, text: &str) {
+    const KEEP: [&str; 24] = [
+        "resourceType", "system", "code", "use", "status", "birthDate", "gender", "date", "start", "end", "severity",
+        "criticality", "reference", "contentType", "data", "effectiveDateTime", "onsetDateTime", "authoredOn", "created",
+        "occurrenceDateTime", "performedDateTime", "deceasedDateTime", "issued", "url",
+    ];
+    match v {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(s) if !KEEP.contains(&&**name) => *s = Cow::Owned(text.to_owned()),
+                    other => poison(other, text),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|i| match i {
+            Value::String(s) => *s = Cow::Owned(text.to_owned()),
+            other => poison(other, text),
+        }),
+        _ => {}
+    }
+}
+
+/// The tags of a page, so that a tag too many shows; `"` and `'` inside values count as well.
+fn tags(html: &str) -> Vec<String> {
+    html.split('<').skip(1).map(|t| t.split([' ', '>', '\n']).next().unwrap_or_default().to_owned()).collect()
+}
+
+fn assert_inert(what: &str, benign: &str, hostile: &str, attack: &str) {
+    assert!(!hostile.contains(attack), "{what}: `{attack}` came through as it was");
+    for bad in ["<script>xss", "<img", "<iframe", "<foreignObject", "<xss", "javascript:xss()\"", "\" onfocus", "' onmouse"] {
+        assert!(!hostile.contains(bad), "{what}: `{bad}` from `{attack}`");
+    }
+    assert_eq!(tags(benign), tags(hostile), "{what}: `{attack}` changed the tags of the page");
+}
+
+#[test]
+fn no_text_of_a_record_becomes_markup() {
+    let html = |text: &str| {
+        let (mut patient, mut resources) = sample();
+        poison(&mut patient, text);
+        resources.iter_mut().for_each(|r| poison(r, text));
+        chart_of(&patient, &resources)
+    };
+    let benign = html("benign");
+    assert!(benign.matches("benign").count() > 60, "the poison reaches the page: {}", benign.matches("benign").count());
+    for attack in ATTACKS {
+        let hostile = html(attack);
+        assert_inert("chart", &benign, &hostile, attack);
+    }
+}
+
+#[test]
+fn no_text_of_a_note_becomes_markup() {
+    use base64::Engine as _;
+    let html = |text: &str| {
+        let (patient, mut resources) = sample();
+        let data = base64::engine::general_purpose::STANDARD.encode(text);
+        for r in &mut resources {
+            if r.str("resourceType") == Some("DocumentReference") {
+                let Some(Value::Array(content)) = r.get_mut("content") else { continue };
+                content[0].get_mut("attachment").unwrap().set("data", Value::from(data.clone()));
+            }
+        }
+        chart_of(&patient, &resources)
+    };
+    for attack in ATTACKS {
+        assert_inert("note", &html("benign"), &html(attack), attack);
+    }
+}
+
+#[test]
+fn no_other_page_lets_markup_through() {
+    let pages = |text: &str| -> Vec<(&'static str, String)> {
+        let banner = Banner {
+            id: text.to_owned(),
+            name: text.to_owned(),
+            other_names: vec![text.to_owned()],
+            identifiers: vec![(text.to_owned(), text.to_owned())],
+            labels: vec![text.to_owned()],
+            multiple: Some(text.to_owned()),
+            died: Some(text.to_owned()),
+            address: text.to_owned(),
+            phone: text.to_owned(),
+            language: text.to_owned(),
+            ..Banner::default()
+        };
+        let mut person = Actor::clone(&actor(Role::Nurse));
+        person.display = text.to_owned();
+        let page = Page { title: "T", user: Some(User::new(&person, text, "/find")), demo: true };
+        let asked = Find { name: text.to_owned(), birth_date: text.to_owned(), identifier: text.to_owned() };
+        let hit = || Hit { href: format!("/patients/{text}"), banner: banner.clone() };
+        let results = Results { hits: vec![hit()], more: true };
+        let login = DemoLogin { user: text.to_owned(), display: text.to_owned(), role: Role::Nurse, try_this: text.to_owned() };
+        vec![
+            ("sign-in", view::render_sign_in(&page, &[login], Some(text))),
+            ("find", view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[])),
+            ("find, problem", view::render_find(&page, text, Role::Nurse, &asked, Err(text), &[hit()])),
+            ("access", view::render_access(&page, &banner, &log(text), false)),
+            ("status", view::render_status(&page, &groups(text))),
+            ("error", view::render_error(&page, 404, text, text, &[Link { href: "/", text: "Start", here: false }], text)),
+            ("chart", view::render_chart(&page, &ChartView::from_resources(&sample().0, &[], &[], today()), true, Some(text), text, text)),
+        ]
+    };
+    for attack in ATTACKS {
+        for ((what, benign), (_, hostile)) in pages("benign").iter().zip(pages(attack)) {
+            assert!(benign.contains("benign"), "{what}");
+            assert_inert(what, benign, &hostile, attack);
+        }
+    }
+}
+
+#[test]
+fn no_page_needs_inline_script_or_style() {
+    let (patient, resources) = sample();
+    let all = [
+        chart_of(&patient, &resources),
+        view::render_access(&page(Role::Patient), &Banner::default(), &log("x"), true),
+        view::render_status(&page(Role::Administrator), &groups("x")),
+        view::render_sign_in(&page(Role::Nurse), &[], None),
+    ];
+    for html in all {
+        for bad in [" style=", "<style", " onclick", " onload", "javascript:", "http://", "https://"] {
+            assert!(!html.contains(bad), "{bad}");
+        }
+        assert_eq!(html.matches("<script").count(), 1, "the module and nothing else");
+        assert_eq!(html.matches("<h1").count(), 1);
+        assert!(html.contains("<html lang=\"en\">") && html.contains("<main id=\"main\">"));
+    }
+}
+
+#[test]
+fn every_field_has_a_label_and_every_id_is_unique() {
+    let (patient, resources) = sample();
+    let all = [
+        view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(None), &[]),
+        view::render_sign_in(&page(Role::Nurse), &[], None),
+        chart_of(&patient, &resources),
+    ];
+    for html in all {
+        for input in html.split("<input ").skip(1).map(|t| t.split('>').next().unwrap()) {
+            if input.contains("type=\"hidden\"") {
+                continue;
+            }
+            let id = input.split("id=\"").nth(1).and_then(|t| t.split('"').next()).expect("an id");
+            assert!(html.contains(&format!("<label for=\"{id}\"")), "{id}");
+        }
+        let mut ids: Vec<&str> = html.split(" id=\"").skip(1).map(|t| t.split('"').next().unwrap()).collect();
+        let before = ids.len();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), before);
+    }
+}
+
+// ------------------------------------------------------------------ handlers
+
+/// A backend with one patient, `p1`, that writes down what it was asked.
+struct Fake {
+    site: Site,
+    asked: Mutex<Vec<(String, PurposeOfUse, EntryPath)>>,
+    ended: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn note(&self, what: &str, ctx: &Context) {
+        self.asked.lock().push((what.to_owned(), ctx.purpose, ctx.entry));
+    }
+
+    fn may(ctx: &Context, id: &str) -> Result<String, Refusal> {
+        let own = ctx.actor.role != Role::Patient || ctx.actor.patient.as_deref() == Some(id);
+        if id == "p1" && own { Ok(SAMPLE.lines().next().unwrap().to_owned()) } else { Err(Refusal::NotFound) }
+    }
+}
+
+impl Backend for Fake {
+    fn site(&self) -> &Site {
+        &self.site
+    }
+
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+
+    fn seen(&self, _: &Parts) -> Seen {
+        Seen { request_id: "request-1".to_owned(), network: "192.0.2.1".to_owned() }
+    }
+
+    async fn session(&self, cookies: &str, _: &Seen) -> Option<Session> {
+        let role = Role::from_name(cookies.split("; ").find_map(|c| c.strip_prefix("session="))?)?;
+        let actor = actor(role);
+        let alive = !self.ended.lock().contains(&actor.session);
+        alive.then(|| Session { actor, csrf: format!("csrf-{}", role.name()) })
+    }
+
+    async fn sign_in(&self, how: SignIn, _: &str, _: &Seen) -> Result<String, Refusal> {
+        match how {
+            SignIn::Demo(user) => Ok(format!("session={user}; HttpOnly; SameSite=Strict; Path=/")),
+            SignIn::Code(code) if code == "right" => Ok("session=nurse; HttpOnly; SameSite=Strict; Path=/".to_owned()),
+            SignIn::Code(_) => Err(Refusal::SignIn),
+        }
+    }
+
+    async fn sign_out(&self, session: &Session, _: &Seen) -> String {
+        self.ended.lock().push(session.actor.session.clone());
+        "session=; Max-Age=0; Path=/".to_owned()
+    }
+
+    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
+        self.note(&format!("find {} {}", asked.name, limit), ctx);
+        match ctx.actor.role {
+            Role::Administrator => Err(Refusal::Forbidden("Administrators do not look at patients.".to_owned())),
+            _ => Ok(vec![SAMPLE.lines().next().unwrap().to_owned()]),
+        }
+    }
+
+    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Vec<String>, Refusal> {
+        self.note("recent", ctx);
+        Ok(ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect())
+    }
+
+    async fn compartment(&self, ctx: &Context, id: &str, wanted: &[(ResourceType, usize)]) -> Result<Compartment, Refusal> {
+        self.note(&format!("chart {id}"), ctx);
+        let patient = Self::may(ctx, id)?;
+        let asked = |line: &&str| wanted.iter().any(|(t, _)| line.contains(&format!("\"resourceType\":\"{}\"", t.name())));
+        let resources = SAMPLE.lines().skip(1).filter(asked).map(str::to_owned).collect();
+        Ok(Compartment { patient, resources, withheld: Vec::new(), capped: Vec::new() })
+    }
+
+    async fn access_log(&self, ctx: &Context, id: &str, _: usize) -> Result<AccessLog, Refusal> {
+        self.note(&format!("log {id}"), ctx);
+        Self::may(ctx, id)?;
+        match ctx.actor.role {
+            Role::Patient | Role::PrivacyOfficer => Ok(log("somebody")),
+            _ => Err(Refusal::Forbidden("Only the privacy officer and the patient.".to_owned())),
+        }
+    }
+
+    async fn status(&self, ctx: &Context) -> Result<Vec<Group>, Refusal> {
+        self.note("status", ctx);
+        Ok(groups("fine"))
+    }
+}
+
+struct Clinic {
+    fake: Arc<Fake>,
+    app: axum::Router,
+}
+
+impl Clinic {
+    fn open() -> Self {
+        let login = DemoLogin { user: "nurse".into(), display: "N".into(), role: Role::Nurse, try_this: "T".into() };
+        let site = Site { secure: false, demo: true, logins: vec![login] };
+        let fake = Arc::new(Fake { site, asked: Mutex::default(), ended: Mutex::default() });
+        Self { app: router(fake.clone()), fake }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Response<()>, String) {
+        let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
+        let body = to_bytes(body, 1 << 22).await.unwrap();
+        (parts.status, Response::from_parts(parts, ()), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(&self, role: Option<Role>, path: &str) -> (StatusCode, Response<()>, String) {
+        let mut request = Request::get(path).header("host", "localhost:1").header("sec-fetch-site", "same-origin");
+        if let Some(role) = role {
+            request = request.header("cookie", format!("other=1; session={}", role.name()));
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn post(&self, role: Option<Role>, path: &str, form: &str, site: &str) -> (StatusCode, Response<()>, String) {
+        let mut request = Request::post(path)
+            .header("host", "localhost:1")
+            .header("sec-fetch-site", site)
+            .header("content-type", "application/x-www-form-urlencoded");
+        if let Some(role) = role {
+            request = request.header("cookie", format!("session={}", role.name()));
+        }
+        self.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    }
+}
+
+fn location(answer: &Response<()>) -> &str {
+    answer.headers().get(header::LOCATION).map(|v| v.to_str().unwrap()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn without_a_session_every_page_leads_to_the_sign_in() {
+    let clinic = Clinic::open();
+    for path in ["/", "/find", "/patients/p1", "/patients/p1/access", "/record", "/record/access", "/status"] {
+        let (status, answer, body) = clinic.get(None, path).await;
+        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
+        assert!(!body.contains("Sample Person"));
+    }
+    for path in ["/find", "/sign-out"] {
+        let (status, answer, _) = clinic.post(None, path, "csrf=x&name=a", "same-origin").await;
+        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
+    }
+    assert!(clinic.fake.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn every_answer_carries_the_headers() {
+    let clinic = Clinic::open();
+    for path in ["/", "/sign-in", "/nothing/here", "/patients/p1", "/find"] {
+        let (_, answer, _) = clinic.get(Some(Role::Physician), path).await;
+        let header = |n: &str| answer.headers().get(n).map(|v| v.to_str().unwrap()).unwrap_or_default();
+        assert_eq!(header("content-security-policy"), guard::CSP, "{path}");
+        assert_eq!(header("cache-control"), "no-store", "{path}");
+        assert_eq!(header("x-frame-options"), "DENY");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("referrer-policy"), "no-referrer");
+        assert_eq!(header("cross-origin-opener-policy"), "same-origin");
+        assert_eq!(header("cross-origin-resource-policy"), "same-origin");
+        assert!(header("permissions-policy").contains("camera=()"));
+    }
+    for bad in ["unsafe-inline", "unsafe-eval", "*", "http:", "data:"] {
+        assert!(!guard::CSP.contains(bad), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn roles_start_where_their_work_is() {
+    let clinic = Clinic::open();
+    for (role, to) in [
+        (Role::Physician, "/find"),
+        (Role::Nurse, "/find"),
+        (Role::FrontDesk, "/find"),
+        (Role::Billing, "/find"),
+        (Role::RecordsClerk, "/find"),
+        (Role::PrivacyOfficer, "/find"),
+        (Role::SecurityOfficer, "/status"),
+        (Role::Administrator, "/status"),
+        (Role::Patient, "/record"),
+    ] {
+        assert_eq!(location(&clinic.get(Some(role), "/").await.1), to);
+    }
+    assert_eq!(clinic.get(Some(Role::Service), "/").await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_chart_asks_for_no_more_than_the_role_needs() {
+    let clinic = Clinic::open();
+    for (role, shown, hidden) in [
+        (Role::Physician, vec!["penicillin", "Laboratory", "A note in plain text."], vec!["SMH-1", "148.00 USD"]),
+        (Role::Nurse, vec!["penicillin", "Doses given"], vec!["SMH-1", "148.00 USD"]),
+        (Role::FrontDesk, vec!["SMH-1", "3 Dec 2026"], vec!["penicillin", "Laboratory", "A note", "148.00 USD", "High blood"]),
+        (Role::Billing, vec!["SMH-1", "148.00 USD"], vec!["penicillin", "Laboratory", "A note", "High blood"]),
+        (Role::RecordsClerk, vec!["A note in plain text."], vec!["penicillin", "Laboratory", "SMH-1"]),
+        (Role::PrivacyOfficer, vec!["/patients/p1/access"], vec!["penicillin", "Laboratory", "SMH-1", "A note"]),
+        (Role::Patient, vec!["penicillin", "SMH-1", "/record/access"], vec![]),
+    ] {
+        let (status, _, body) = clinic.get(Some(role), "/patients/p1").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.contains("Sample Person"));
+        shown.iter().for_each(|w| assert!(body.contains(w), "{role:?} misses {w}"));
+        hidden.iter().for_each(|w| assert!(!body.contains(w), "{role:?} sees {w}"));
+    }
+}
+
+#[tokio::test]
+async fn titles_and_addresses_hold_no_names() {
+    let clinic = Clinic::open();
+    for (role, path) in [(Role::Physician, "/patients/p1"), (Role::Patient, "/record"), (Role::PrivacyOfficer, "/patients/p1/access")] {
+        let (_, _, body) = clinic.get(Some(role), path).await;
+        let title = body.split("<title>").nth(1).unwrap().split("</title>").next().unwrap();
+        assert!(!title.contains("Sample"), "{title}");
+    }
+    let (_, _, body) = clinic.get(Some(Role::Nurse), "/find").await;
+    assert!(body.contains("method=\"post\" action=\"/find\""));
+    assert_eq!(body.matches("autocomplete=\"off\"").count(), 3);
+}
+
+#[tokio::test]
+async fn strangers_records_and_nonsense_look_alike() {
+    let clinic = Clinic::open();
+    let (other, _, a) = clinic.get(Some(Role::Patient), "/patients/p2").await;
+    let (missing, _, b) = clinic.get(Some(Role::Patient), "/patients/nobody").await;
+    let (nonsense, _, c) = clinic.get(Some(Role::Patient), "/patients/..%2f..%2fetc").await;
+    assert_eq!((other, missing, nonsense), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+    assert!(a == b && b == c);
+    assert!(a.contains("To the start page"));
+    assert!(!clinic.fake.asked.lock().iter().any(|(w, ..)| w.contains("..")), "an impossible id reached the record");
+}
+
+#[tokio::test]
+async fn a_search_needs_the_token_of_its_session() {
+    let clinic = Clinic::open();
+    let nurse = Some(Role::Nurse);
+    for form in ["name=sam", "name=sam&csrf=", "name=sam&csrf=csrf-physician", "csrf=csrf-nurs&name=sam"] {
+        assert_eq!(clinic.post(nurse, "/find", form, "same-origin").await.0, StatusCode::BAD_REQUEST, "{form}");
+    }
+    for site in ["cross-site", "same-site", "none"] {
+        assert_eq!(clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", site).await.0, StatusCode::FORBIDDEN, "{site}");
+    }
+    assert!(clinic.fake.asked.lock().is_empty());
+    let (status, _, body) = clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("/patients/p1?by=search") && body.contains("value=\"sam\""));
+    assert_eq!(*clinic.fake.asked.lock(), [("find sam 31".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)]);
+}
+
+#[tokio::test]
+async fn nothing_asked_is_not_a_search() {
+    let clinic = Clinic::open();
+    for form in ["csrf=csrf-nurse", "csrf=csrf-nurse&name=+++", "csrf=csrf-nurse&birth_date=tomorrow"] {
+        let (status, _, body) = clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(body.contains("role=\"alert\""), "{form}");
+    }
+    assert!(clinic.fake.asked.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_page_with_a_way_out() {
+    let clinic = Clinic::open();
+    let (status, _, body) = clinic.post(Some(Role::Administrator), "/find", "name=s&csrf=csrf-administrator", "same-origin").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(body.contains("Administrators do not look at patients.") && body.contains("request-1") && body.contains("href=\"/\""));
+    assert_eq!(clinic.get(Some(Role::Nurse), "/patients/p1/access").await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn recent_patients_are_read_anew_and_forgotten_at_sign_out() {
+    let clinic = Clinic::open();
+    let nurse = Some(Role::Nurse);
+    assert!(!clinic.get(nurse, "/find").await.2.contains("Seen in this session"));
+    clinic.get(nurse, "/patients/p1?by=search").await;
+    clinic.get(nurse, "/patients/nobody").await;
+    let (_, _, body) = clinic.get(nurse, "/find").await;
+    assert!(body.contains("Seen in this session") && body.contains("/patients/p1?by=list"));
+    assert!(!clinic.get(Some(Role::Physician), "/find").await.2.contains("Seen in this session"));
+    let asked = clinic.fake.asked.lock().clone();
+    assert!(asked.contains(&("recent".to_owned(), PurposeOfUse::Treatment, EntryPath::WorkList)));
+    assert!(asked.contains(&("chart p1".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)));
+
+    assert_eq!(clinic.post(nurse, "/sign-out", "csrf=wrong", "same-origin").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(clinic.get(nurse, "/find").await.0, StatusCode::OK);
+    let (status, answer, _) = clinic.post(nurse, "/sign-out", "csrf=csrf-nurse", "same-origin").await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"));
+    assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    assert!(answer.headers()["clear-site-data"].to_str().unwrap().contains("\"cache\""));
+    assert_eq!(location(&clinic.get(nurse, "/find").await.1), "/sign-in");
+    clinic.fake.ended.lock().clear();
+    assert!(!clinic.get(nurse, "/find").await.2.contains("Seen in this session"));
+}
+
+#[tokio::test]
+async fn signing_in_works_with_listed_logins_and_good_codes_only() {
+    let clinic = Clinic::open();
+    for form in ["user=nurse", "code=right", "code=+right+", "code=http%3A%2F%2Flocalhost%3A1%2Fsign-in%23right"] {
+        let (status, answer, _) = clinic.post(None, "/sign-in", form, "same-origin").await;
+        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/"), "{form}");
+        assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("HttpOnly"), "{form}");
+    }
+    for form in ["user=physician", "user=", "code=wrong", "", "user=nurse&code=wrong"] {
+        let (status, answer, body) = clinic.post(None, "/sign-in", form, "same-origin").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{form}");
+        assert!(body.contains("That code does not work.") && !answer.headers().contains_key("set-cookie"));
+    }
+    let (status, answer, _) = clinic.post(None, "/sign-in", "user=nurse", "cross-site").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(!answer.headers().contains_key("set-cookie"));
+    let huge = format!("code={}", "x".repeat(20_000));
+    assert_eq!(clinic.post(None, "/sign-in", &huge, "same-origin").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn pages_are_used_under_a_name() {
+    let clinic = Clinic::open();
+    let at = |host: &str, path: &str| {
+        Request::get(path).header("host", host).header("cookie", "session=nurse").body(Body::empty()).unwrap()
+    };
+    let (status, answer, _) = clinic.send(at("127.0.0.1:4711", "/patients/p1")).await;
+    assert_eq!((status, location(&answer)), (StatusCode::TEMPORARY_REDIRECT, "http://localhost:4711/patients/p1"));
+    assert_eq!(clinic.send(at("localhost:4711", "/patients/p1")).await.0, StatusCode::OK);
+    assert!(clinic.fake.asked.lock().len() == 1, "a redirected request opens nothing");
+}
+
+#[tokio::test]
+async fn assets_are_ours_only() {
+    let clinic = Clinic::open();
+    for (path, kind) in [("/assets/keepwell.css", "text/css"), ("/assets/keepwell.js", "text/javascript"), ("/assets/icon.svg", "image/svg+xml")] {
+        let (status, answer, body) = clinic.get(None, path).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(answer.headers()["content-type"].to_str().unwrap().starts_with(kind));
+        assert!(!body.is_empty());
+    }
+    for path in ["/assets/..%2fkeepwell.css", "/assets/x.css", "/assets/"] {
+        assert_eq!(clinic.get(None, path).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[test]
+fn dates_of_a_form_are_the_dates_of_fhir() {
+    for good in ["1957", "1957-04", "1957-04-23"] {
+        assert!(When::parse(good).is_some());
+    }
+    assert!(When::parse("23.04.1957").is_none());
+}
