@@ -64,6 +64,8 @@ pub struct Allergy {
     pub reaction: String,
     /// Severe reaction or high criticality.
     pub severe: bool,
+    /// The word for it, empty when not severe.
+    pub tag: &'static str,
     /// Resolved or refuted ones are not listed; an unconfirmed one says so.
     pub unconfirmed: bool,
 }
@@ -329,8 +331,9 @@ fn identifiers(patient: &Value<'_>) -> Vec<(String, String)> {
         } else {
             value.to_owned()
         };
-        // Synthea repeats its UUID as a record number; one of each label is enough to tell people apart.
-        if !out.iter().any(|(l, v)| l == label && *v == value) && out.len() < 4 {
+        // A UUID as a record number (Synthea) helps nobody to tell people apart.
+        let long = value.chars().count() > 24;
+        if !long && !out.iter().any(|(l, v)| l == label && *v == value) && out.len() < 4 {
             out.push((label.to_owned(), value));
         }
     }
@@ -457,11 +460,16 @@ fn allergies(list: &[&Value<'_>]) -> Allergies {
             .flat_map(|r| read::items(r, "manifestation").iter().map(read::concept).map(move |m| (m, r.str("severity"))))
             .map(|(m, severity)| severity.map_or_else(|| m.clone(), |s| format!("{m} ({s})")))
             .collect();
-        let severe = a.str("criticality") == Some("high") || reactions.iter().any(|r| r.str("severity") == Some("severe"));
+        let tag = match a.str("criticality") {
+            _ if reactions.iter().any(|r| r.str("severity") == Some("severe")) => "SEVERE",
+            Some("high") => "HIGH RISK",
+            _ => "",
+        };
         known.push(Allergy {
             substance: if substance.is_empty() { "Substance not recorded".to_owned() } else { substance },
             reaction: joined(&[&words.join(", "), &note_text(a)]),
-            severe,
+            severe: !tag.is_empty(),
+            tag,
             unconfirmed: matches!(read::code_of(a, "verificationStatus", ""), "unconfirmed" | "presumed"),
         });
     }
@@ -760,7 +768,7 @@ fn claim(c: &Value<'_>, responses: &[&Value<'_>]) -> Row {
     let (when, sort) = dated(c, &["created", "billablePeriod"]);
     Row {
         what: if items.is_empty() { "Claim".to_owned() } else { items.join(", ") },
-        detail: joined(&[&c.get("total").map(read::money).unwrap_or_default(), answered, &paid]),
+        detail: joined(&[&c.get("total").map(read::money).unwrap_or_default(), format!("{answered} {paid}").trim()]),
         when,
         by: by(c, "provider"),
         state: c.str("status").unwrap_or_default().to_owned(),
@@ -822,6 +830,8 @@ fn vitals(observations: &[&Value<'_>], birth: &str) -> Vec<Vital> {
     for (title, found) in &others {
         out.extend(vital(title, found, (None, None), birth));
     }
+    // What is drawn comes first.
+    out.sort_by_key(|v| v.plot.is_none());
     out
 }
 
@@ -902,7 +912,7 @@ fn labs(observations: &[&Value<'_>]) -> Vec<Lab> {
     let mut groups: BTreeMap<(String, String), Vec<&Value<'_>>> = BTreeMap::new();
     for o in observations.iter().filter(|o| is_lab(o)) {
         let code = read::code_of(o, "code", "").to_owned();
-        groups.entry((read::concept_of(o, "code"), code)).or_default().push(o);
+        groups.entry((read::short_name(&read::concept_of(o, "code")), code)).or_default().push(o);
     }
     let mut out: Vec<(Day, Lab)> = groups.iter().filter_map(|((test, _), list)| lab(test, list)).collect();
     // The newest batch first; inside a day what is out of range first.

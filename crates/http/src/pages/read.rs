@@ -3,6 +3,7 @@
 
 use keepwell_model::json::Value;
 use keepwell_model::time::{Timestamp, civil_from_days, days_from_civil, days_in_month};
+use std::borrow::Cow;
 
 /// A calendar day, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,10 +204,41 @@ pub fn has_code(v: &Value<'_>, name: &str, code: &str) -> bool {
 pub fn quantity(v: &Value<'_>) -> String {
     let Some(value) = v.get("value").and_then(Value::as_number) else { return String::new() };
     let sign = v.str("comparator").unwrap_or_default();
-    let unit = first(v, &["unit", "code"]);
-    let shown = if unit.starts_with('{') { "" } else { unit };
-    let gap = if shown.is_empty() { "" } else { " " };
-    format!("{sign}{value}{gap}{shown}")
+    let unit = match first(v, &["unit", "code"]) {
+        annotation if annotation.starts_with('{') => "",
+        "Cel" => "°C",
+        "mm[Hg]" => "mmHg",
+        unit => unit,
+    };
+    let gap = if unit.is_empty() { "" } else { " " };
+    format!("{sign}{}{gap}{unit}", legible(value))
+}
+
+/// A number as written; one with more than four decimals is computed, not measured, and is shown with two.
+fn legible(number: &str) -> Cow<'_, str> {
+    match (number.split_once('.'), number.parse::<f64>()) {
+        (Some((_, decimals)), Ok(n)) if decimals.len() > 4 && n.abs() >= 0.1 && n.is_finite() => Cow::Owned(format!("{n:.2}")),
+        _ => Cow::Borrowed(number),
+    }
+}
+
+/// A LOINC long name without its brackets and the usual method: `Hemoglobin in Blood`.
+#[must_use]
+pub fn short_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut depth = 0_u32;
+    for c in name.chars() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            c if depth == 0 => out.push(c),
+            _ => {}
+        }
+    }
+    let words: Vec<&str> = out.split_whitespace().collect();
+    let short = words.join(" ");
+    let short = [" by Automated count", " by calculation"].iter().fold(short.as_str(), |s, m| s.strip_suffix(m).unwrap_or(s));
+    if short.is_empty() { name.to_owned() } else { short.to_owned() }
 }
 
 /// The number of a Quantity.
@@ -373,6 +405,12 @@ mod tests {
         ] {
             assert_eq!(observed(&parse(json).unwrap()), expect);
         }
+        let q = |t| quantity(&parse(t).unwrap());
+        assert_eq!(q(r#"{"value":37.79522515750604,"unit":"Cel"}"#), "37.80 °C");
+        assert_eq!(q(r#"{"value":0.00012345,"unit":"g"}"#), "0.00012345 g");
+        assert_eq!(short_name("Hemoglobin [Mass/volume] in Blood"), "Hemoglobin in Blood");
+        assert_eq!(short_name("Platelets [#/volume] in Blood by Automated count"), "Platelets in Blood");
+        assert_eq!(short_name("[x]"), "[x]");
         let r = |t| range(&parse(t).unwrap());
         assert_eq!(r(r#"{"low":{"value":70,"unit":"mg/dL"},"high":{"value":99,"unit":"mg/dL"}}"#), "70 to 99 mg/dL");
         assert_eq!(r(r#"{"high":{"value":5.6,"unit":"%"}}"#), "up to 5.6 %");

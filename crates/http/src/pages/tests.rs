@@ -287,8 +287,8 @@ fn no_text_of_a_record_becomes_markup() {
     let benign = html("benign");
     assert!(benign.matches("benign").count() > 60, "the poison reaches the page: {}", benign.matches("benign").count());
     for attack in ATTACKS {
-        let hostile = html(attack);
-        assert_inert("chart", &benign, &hostile, attack);
+        // Of the same length, since a long identifier is left out.
+        assert_inert("chart", &html(&"b".repeat(attack.chars().count())), &html(attack), attack);
     }
 }
 
