@@ -1,2 +1,1 @@
 //! FHIR API, pages: translation only.
-pub mod pages;

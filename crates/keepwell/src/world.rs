@@ -487,6 +487,7 @@ fn chronic(out: &mut Out, visit: &Visit, (code, name, drug, drug_name, dose): &(
 mod tests {
     use super::*;
     use keepwell_model::json::parse;
+    use keepwell_model::schema;
     use std::collections::BTreeSet;
 
     /// (type, id, resource text) of every entry.
@@ -550,6 +551,16 @@ mod tests {
         let mean = sizes.iter().sum::<usize>() / sizes.len();
         assert!((60..=300).contains(&mean), "{mean}");
         assert!(sizes.iter().all(|n| *n <= 600), "{:?}", sizes.iter().max());
+    }
+
+    #[test]
+    fn every_resource_is_valid_r4() {
+        for line in bundles(11, 40) {
+            for (kind, id, text) in entries(&line) {
+                let issues = schema::validate(&parse(&text).unwrap(), schema::Mode::Update);
+                assert!(issues.is_empty(), "{kind}/{id}: {issues:?}");
+            }
+        }
     }
 
     #[test]
