@@ -160,6 +160,6 @@ pub struct Replayed {
     pub slot: u32,
     /// Its header.
     pub header: Header,
-    /// The JSON text with attachments in place; empty for deletions and left rows.
+    /// The JSON text, with empty strings for attachments; empty for deletions and left rows.
     pub text: Vec<u8>,
 }

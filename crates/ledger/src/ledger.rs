@@ -1,11 +1,24 @@
-//! The ledger itself.
+//! The ledger itself: one data directory, open.
 
-use crate::{Access, AppendError, EraseError, Event, Follower, Header, Notice, OpenError, ReadError, Unavailable, Wait};
-use keepwell_model::time::{Clock, Entropy};
-use keepwell_vault::{Custodian, RecoveryKey};
-use std::path::PathBuf;
+use crate::core::{Core, LogSigner, Randomness};
+use crate::error::{AppendError, EraseError, Notice, OpenError, ReadError, Unavailable};
+use crate::event::{self, Access, Event, Part, Wait};
+use crate::follower::{Follower, Header};
+use crate::keeper::{self, Signal};
+use crate::verify::Report;
+use crate::writer::{Job, Log};
+use crate::{erase, proof, snapshot, start, verify};
+use keepwell_audit::leaf::{Leaf, event_digest};
+use keepwell_audit::note::VerifierKey;
+use keepwell_model::time::{Clock, Entropy, Timestamp};
+use keepwell_vault::{Custodian, NONCE, Place, RecoveryKey, TAG};
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
 /// Where the data is and how carefully to treat it.
 #[derive(Clone, Debug)]
@@ -16,6 +29,8 @@ pub struct Config {
     pub era_copies: Vec<PathBuf>,
     /// Fewest ERA places (the one in `dir` counted) that must confirm an erasure: 2, or 1 for a demo.
     pub era_places_min: usize,
+    /// The keyring file, if it is kept apart from the data; `dir/keyring` otherwise.
+    pub keyring: Option<PathBuf>,
     /// A second place of the keyring, confirmed before a new slot is used.
     pub keyring_copy: Option<PathBuf>,
     /// A file outside `dir` that gets the newest checkpoint as well.
@@ -38,6 +53,7 @@ impl Config {
             dir: dir.into(),
             era_copies: Vec::new(),
             era_places_min: 2,
+            keyring: None,
             keyring_copy: None,
             checkpoint_copy: None,
             sync_reads: false,
@@ -92,23 +108,39 @@ pub struct Status {
     pub keyring_revision: u64,
     /// Unlock slots, for example `passphrase`, `recovery`.
     pub custody: Vec<&'static str>,
-    /// Whether writes are refused now, and why.
+    /// ERA places where an erasure is not confirmed yet.
+    pub erasure_pending: Vec<PathBuf>,
+    /// Generations of the organisation key.
+    pub key_generations: u16,
+    /// Why the newest commit failed, if it did.
     pub stopped: Option<Unavailable>,
 }
 
 /// The sealed log of one data directory. Share it in an `Arc`.
 pub struct Ledger<F: Follower> {
-    follower: Arc<F>,
-    visible: AtomicU64,
+    core: Arc<Core<F>>,
+    jobs: Sender<Job<F>>,
+    signal: Arc<Signal>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    notes: Mutex<Randomness>,
 }
+
+/// Sealed notes name their hour; each hour and purpose has a key of its own.
+const NOTE: [u8; 4] = *b"not1";
+const NOTE_PURPOSE: [u8; 8] = *b"note\0\0\0\0";
 
 impl<F: Follower> Ledger<F> {
     /// Makes a new data directory; the recovery key is shown once and kept nowhere.
     ///
     /// # Errors
     /// The directory holds data already, or cannot be written.
-    pub fn init(_config: &Config, _custodian: &dyn Custodian, _clock: &dyn Clock, _entropy: &dyn Entropy) -> Result<RecoveryKey, OpenError> {
-        Err(OpenError::Entropy)
+    pub fn init(
+        config: &Config,
+        custodian: &dyn Custodian,
+        clock: &dyn Clock,
+        entropy: &Arc<dyn Entropy>,
+    ) -> Result<RecoveryKey, OpenError> {
+        start::init(config, custodian, clock, entropy)
     }
 
     /// Opens a data directory: takes the lock, unlocks the keyring, finishes an interrupted erasure, brings the
@@ -116,40 +148,80 @@ impl<F: Follower> Ledger<F> {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(_config: Config, _custodian: &dyn Custodian, _follower: Arc<F>, _clock: Arc<dyn Clock>, _entropy: Arc<dyn Entropy>) -> Result<Self, OpenError> {
-        Err(OpenError::Entropy)
+    pub fn open(
+        config: Config,
+        custodian: &dyn Custodian,
+        follower: Arc<F>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenError> {
+        let (core, log) = start::open(config, custodian, follower, clock, Arc::clone(&entropy))?;
+        let signal = Arc::clone(&log.synced);
+        let (jobs, queue) = channel();
+        let writer = std::thread::Builder::new().name("ledger".into()).spawn(move || log.run(&queue))?;
+        let keeper = keeper::spawn(Arc::clone(&core), Arc::clone(&signal), jobs.clone())?;
+        Ok(Self {
+            core,
+            jobs,
+            signal,
+            threads: Mutex::new(vec![writer, keeper]),
+            notes: Mutex::new(Randomness::new(entropy)),
+        })
+    }
+
+    fn send(&self, job: Job<F>) -> Result<(), Unavailable> {
+        if self.core.is_stopped() {
+            return Err(Unavailable::Stopped);
+        }
+        self.jobs.send(job).map_err(|_| Unavailable::Stopped)
+    }
+
+    fn alone<R: Send + 'static>(&self, act: impl FnOnce(&mut Log<F>) -> R + Send + 'static) -> Result<R, Unavailable> {
+        let (done, result) = channel();
+        self.send(Job::Alone(Box::new(move |log| drop(done.send(act(log))))))?;
+        result.recv().map_err(|_| Unavailable::Stopped)
     }
 
     /// Puts a change before the writer and returns when it is durable (fsynced) and visible, or refused.
     ///
     /// # Errors
     /// The follower's refusal, or nothing could be written.
-    pub async fn append(&self, _change: F::Change) -> Result<F::Answer, AppendError<F::Refusal>> {
-        Err(AppendError::Unavailable(Unavailable::Stopped))
+    pub async fn append(&self, change: F::Change) -> Result<F::Answer, AppendError<F::Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Append(change, reply))?;
+        let (change, placed) = answer.await.map_err(|_| Unavailable::Stopped)??;
+        Ok(self.core.follower.answer(change, &placed))
     }
 
     /// [`Ledger::append`] for callers outside an async runtime.
     ///
     /// # Errors
     /// As [`Ledger::append`].
-    pub fn append_blocking(&self, _change: F::Change) -> Result<F::Answer, AppendError<F::Refusal>> {
-        Err(AppendError::Unavailable(Unavailable::Stopped))
+    pub fn append_blocking(&self, change: F::Change) -> Result<F::Answer, AppendError<F::Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Append(change, reply))?;
+        let (change, placed) = answer.blocking_recv().map_err(|_| Unavailable::Stopped)??;
+        Ok(self.core.follower.answer(change, &placed))
     }
 
     /// Appends an event. A caller that gets an error must not disclose anything.
     ///
     /// # Errors
     /// The entry could not be appended.
-    pub async fn log(&self, _event: Event, _wait: Wait) -> Result<u64, Unavailable> {
-        Err(Unavailable::Stopped)
+    pub async fn log(&self, event: Event, wait: Wait) -> Result<u64, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Log(event, wait, reply))?;
+        answer.await.map_err(|_| Unavailable::Stopped)?
     }
 
     /// [`Ledger::log`] for callers outside an async runtime.
     ///
     /// # Errors
     /// As [`Ledger::log`].
-    pub fn log_blocking(&self, _event: Event, _wait: Wait) -> Result<u64, Unavailable> {
-        Err(Unavailable::Stopped)
+    pub fn log_blocking(&self, event: Event, wait: Wait) -> Result<u64, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Log(event, wait, reply))?;
+        answer.blocking_recv().map_err(|_| Unavailable::Stopped)?
     }
 
     /// Opens a row. Any thread.
@@ -157,45 +229,60 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// See [`ReadError`].
     pub fn read(&self, rid: u64) -> Result<Opened, ReadError> {
-        Err(ReadError::Missing(rid))
+        if self.core.is_stopped() {
+            return Err(ReadError::Stopped);
+        }
+        let (header, text, slot) = self.core.open_row(rid, true)?;
+        Ok(Opened { header, text, slot })
     }
 
     /// Rows up to this number are durable and in the index.
     #[must_use]
     pub fn visible(&self) -> u64 {
-        self.visible.load(Ordering::Acquire)
+        self.core.visible.load(Ordering::Acquire)
     }
 
     /// The follower.
     #[must_use]
     pub fn follower(&self) -> &Arc<F> {
-        &self.follower
+        &self.core.follower
     }
 
     /// What start-up and running found worth telling; taken once.
     #[must_use]
     pub fn take_notices(&self) -> Vec<Notice> {
-        Vec::new()
+        std::mem::take(&mut self.core.notices.lock())
     }
 
     /// The slot of a patient, if any row names that patient.
     #[must_use]
-    pub fn slot_of_patient(&self, _id: &str) -> Option<u32> {
-        None
+    pub fn slot_of_patient(&self, id: &str) -> Option<u32> {
+        self.core.homes.read().slot(id)
     }
 
     /// The patients of a slot: one id, several for a resource of several patients, none for shared rows.
     #[must_use]
-    pub fn patients_of_slot(&self, _slot: u32) -> Vec<String> {
-        Vec::new()
+    pub fn patients_of_slot(&self, slot: u32) -> Vec<String> {
+        self.core.homes.read().patients(slot)
     }
 
     /// Events with a part for `slot`, newest first, with entry numbers below `before`, at most `limit`.
     ///
     /// # Errors
-    /// The slot was erased, or an entry is damaged.
-    pub fn access_log(&self, _slot: u32, _before: u64, _limit: usize) -> Result<Vec<Access>, ReadError> {
-        Ok(Vec::new())
+    /// An entry is damaged.
+    pub fn access_log(&self, slot: u32, before: u64, limit: usize) -> Result<Vec<Access>, ReadError> {
+        let entries = self.core.accesses.read().of(slot);
+        let mut out = Vec::new();
+        for seq in entries.into_iter().rev().filter(|seq| *seq < before).take(limit) {
+            let (mut access, mut parts) = self.open_event(seq)?;
+            for (part, of) in parts.drain(..).zip(&access.slots) {
+                if *of == slot && let Part::Open(text) = part {
+                    access.part.extend_from_slice(&text);
+                }
+            }
+            out.push(access);
+        }
+        Ok(out)
     }
 
     /// Opens the actor half of one event.
@@ -203,47 +290,90 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// No such entry, not an event, or damaged.
     pub fn event(&self, seq: u64) -> Result<Access, ReadError> {
-        Err(ReadError::Missing(seq))
+        Ok(self.open_event(seq)?.0)
+    }
+
+    /// Opens an event and compares it with its leaf.
+    fn open_event(&self, seq: u64) -> Result<(Access, Vec<Part>), ReadError> {
+        let vault = &self.core.vault;
+        let stored = self.core.store.entry(seq).map_err(|e| ReadError::Store(e.to_string()))?;
+        let stored = stored.ok_or(ReadError::Missing(seq))?;
+        let (Ok(Leaf::Event { at, kind, sealed: digest, commitment }), Some(sealed)) =
+            (Leaf::from_bytes(&stored.entry), &stored.sealed)
+        else {
+            return Err(ReadError::Missing(seq));
+        };
+        let damaged = ReadError::Damaged(seq);
+        if event_digest(sealed) != digest {
+            return Err(damaged);
+        }
+        let half = event::open(vault, seq, sealed).ok_or(damaged.clone())?;
+        let parts = half.open_parts(vault).ok_or(damaged.clone())?;
+        if half.commits(vault, at, kind, &parts, &commitment) == Some(false) {
+            return Err(damaged);
+        }
+        let slots = half.slots.iter().map(|(slot, _)| *slot).collect();
+        Ok((Access { seq, at: Timestamp(at), kind, actor: half.actor, part: Vec::new(), slots }, parts))
     }
 
     /// Number of entries in the log.
     #[must_use]
     pub fn size(&self) -> u64 {
-        0
+        self.core.size.load(Ordering::Acquire)
     }
 
     /// The newest signed checkpoint, a C2SP signed note.
     #[must_use]
     pub fn checkpoint(&self) -> String {
-        String::new()
+        String::from_utf8_lossy(&self.core.head.read().note).into_owned()
     }
 
-    /// A proof file that entry `seq` is in the log (`audit` says how to check it).
+    /// A proof that entry `seq` is in the log, up to the newest checkpoint: C2SP `tlog-proof` text.
     ///
     /// # Errors
     /// No such entry.
     pub fn proof(&self, seq: u64) -> Result<Vec<u8>, ReadError> {
-        Err(ReadError::Missing(seq))
+        self.alone(Log::sign_head).map_err(|_| ReadError::Stopped)?.map_err(|e| ReadError::Store(e.to_string()))?;
+        let head = self.core.head.read().clone();
+        proof::make(&self.core.store, seq, head.size, &head.note)
     }
 
     /// The public key of the checkpoints, as a C2SP verifier key (`name+hash+base64`).
     #[must_use]
     pub fn verifier_key(&self) -> String {
-        String::new()
+        let signer = LogSigner { vault: &self.core.vault, origin: &self.core.origin };
+        VerifierKey::of(&signer).map(|key| key.to_string()).unwrap_or_default()
+    }
+
+    /// The rows and entries as stored, for export and backup: sealed bytes only.
+    #[must_use]
+    pub fn store(&self) -> &keepwell_store::Store {
+        &self.core.store
     }
 
     /// Signs with the token key (Ed25519).
     ///
     /// # Errors
     /// The ledger is sealed.
-    pub fn sign_token(&self, _message: &[u8]) -> Result<[u8; 64], Unavailable> {
-        Err(Unavailable::Stopped)
+    pub fn sign_token(&self, message: &[u8]) -> Result<[u8; 64], Unavailable> {
+        if self.core.is_stopped() {
+            return Err(Unavailable::Stopped);
+        }
+        Ok(self.core.vault.sign_token(message))
     }
 
     /// The token key's public half.
     #[must_use]
     pub fn token_public_key(&self) -> [u8; 32] {
-        [0; 32]
+        self.core.vault.token_public()
+    }
+
+    /// 16 secret bytes for the index's keyed hash, the same at every start.
+    ///
+    /// # Errors
+    /// The ledger is sealed.
+    pub fn index_seed(&self) -> Result<[u8; 16], Unavailable> {
+        Ok(self.core.vault.index_seed()?)
     }
 
     /// Seals a short text (a paging cursor, a login link) under the organisation's key; `context` must be given
@@ -251,14 +381,45 @@ impl<F: Follower> Ledger<F> {
     ///
     /// # Errors
     /// The ledger is sealed.
-    pub fn seal_note(&self, _context: &[u8], _text: &[u8]) -> Result<Vec<u8>, Unavailable> {
-        Err(Unavailable::Stopped)
+    pub fn seal_note(&self, context: &[u8], text: &[u8]) -> Result<Vec<u8>, Unavailable> {
+        if self.core.is_stopped() {
+            return Err(Unavailable::Stopped);
+        }
+        let hour = u64::try_from(self.core.clock.now().0 / 3_600_000).unwrap_or(0);
+        let key = self.core.vault.organisation_key(NOTE_PURPOSE, 0, hour << 20)?;
+        let random = self.notes.lock().take().ok_or(Unavailable::Entropy)?;
+        let nonce = key.nonce(&random, hour, &[context, text]);
+        let mut sealed = text.to_vec();
+        let bound = keepwell_audit::merkle::sha256(&[context]);
+        let tag = key.seal(Place { format: NOTE, number: hour, extra: &bound }, &nonce, &mut sealed);
+        let tag = tag.map_err(|_| Unavailable::Entropy)?;
+        let mut out = Vec::with_capacity(sealed.len() + 40);
+        out.extend_from_slice(&key.generation().to_be_bytes());
+        out.extend_from_slice(hour.to_be_bytes().get(4..).unwrap_or_default());
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&sealed);
+        out.extend_from_slice(&tag);
+        Ok(out)
     }
 
     /// Opens what [`Ledger::seal_note`] sealed; `None` when it is not ours, altered or from another context.
     #[must_use]
-    pub fn open_note(&self, _context: &[u8], _sealed: &[u8]) -> Option<Vec<u8>> {
-        None
+    pub fn open_note(&self, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        if self.core.is_stopped() || sealed.len() < 6 + NONCE + TAG {
+            return None;
+        }
+        let mut r = crate::varint::Reader(sealed);
+        let generation = u16::from_be_bytes(r.array()?);
+        let hour = u64::from(u32::from_be_bytes(r.array()?));
+        let nonce = r.array::<NONCE>()?;
+        if generation == 0 {
+            return None;
+        }
+        let key = self.core.vault.organisation_key(NOTE_PURPOSE, generation, hour << 20).ok()?;
+        let bound = keepwell_audit::merkle::sha256(&[context]);
+        let mut text = r.0.to_vec();
+        let text = key.open(Place { format: NOTE, number: hour, extra: &bound }, &nonce, &mut text).ok()?;
+        Some(text.to_vec())
     }
 
     /// Writes a snapshot of the index now. Blocks applying, not reading.
@@ -266,43 +427,105 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// It could not be written; the old one is still there.
     pub fn snapshot(&self) -> Result<(), Unavailable> {
-        Err(Unavailable::Stopped)
+        snapshot::save(&self.core)
     }
 
     /// Erases a patient: destroys the slot, takes it out of the index, writes a tombstone and a new snapshot.
-    /// `event` is the act's own audit event.
+    /// `event` is the act's own audit event. Linked patients are the caller's to list, one call each.
     ///
     /// # Errors
     /// See [`EraseError`].
-    pub fn erase(&self, _patient: &str, _event: Event) -> Result<Erased, EraseError> {
-        Err(EraseError::Unknown)
+    pub fn erase(&self, patient: &str, event: Event) -> Result<Erased, EraseError> {
+        let patient = patient.to_owned();
+        self.alone(move |log| erase::erase(log, &patient, event))?
     }
 
     /// Counts.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::default()
+        let keys = self.core.vault.status();
+        let [slots_active, slots_free, slots_destroyed] = keys.slots;
+        Status {
+            rows: self.visible(),
+            entries: self.size(),
+            slots_active,
+            slots_free,
+            slots_destroyed,
+            erasures: keys.erasures,
+            keyring_revision: keys.revision,
+            custody: keys.custody,
+            erasure_pending: keys.pending,
+            key_generations: keys.generations,
+            stopped: self.core.failure.lock().clone(),
+        }
     }
 
     /// Replaces the unlock slot of the custodian's kind by `new` (root re-wrap).
     ///
     /// # Errors
     /// The keyring could not be written; the old one still opens.
-    pub fn rotate_custody(&self, _new: &dyn Custodian) -> Result<(), Unavailable> {
-        Err(Unavailable::Stopped)
+    pub fn rotate_custody(&self, new: &dyn Custodian) -> Result<(), Unavailable> {
+        Ok(self.core.vault.set_custody(new)?)
     }
 
-    /// New generations of the organisation's keys and of all slots for new rows.
+    /// New generations of the organisation's keys and of all slots for new rows. Requests go on meanwhile.
     ///
     /// # Errors
     /// The keyring could not be written; the old generations go on.
     pub fn rotate_keys(&self) -> Result<(), Unavailable> {
-        Err(Unavailable::Stopped)
+        Ok(self.core.vault.rotate()?)
+    }
+
+    /// Verifies the running log: one moment of it, beside the writer.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn verify(&self, outside: Option<&Path>) -> Result<Report, OpenError> {
+        let _ = self.alone(Log::sign_head);
+        let outside = outside.into_iter().chain(self.core.config.checkpoint_copy.as_deref());
+        verify::check(&self.core.config.dir, &self.core.store, Some(&self.core.vault), &outside.collect::<Vec<_>>())
     }
 
     /// A clean stop: waits for the writer, writes snapshot and checkpoint, truncates the write-ahead log.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        if self.core.is_stopped() {
+            return;
+        }
+        if let Ok(Err(e)) = self.alone(Log::sign_head) {
+            tracing::warn!(error = %e, "the head could not be signed");
+        }
+        keeper::write_checkpoint(&self.core);
+        if self.core.snapshot_at.load(Ordering::Acquire) != self.visible() || !self.core.config.dir.join(snapshot::FILE).exists()
+        {
+            if let Err(e) = self.snapshot() {
+                tracing::warn!(error = %e, "no snapshot; the next start takes longer");
+            }
+        }
+        if let Err(e) = self.core.vault.flush() {
+            tracing::warn!(error = %e, "the keyring could not be written at the stop");
+        }
+        self.halt();
+    }
 
-    /// Stops at once and drops keys from memory; the caller then re-executes the process.
-    pub fn seal(&self) {}
+    /// Stops at once and drops cached keys; the caller then re-executes the process, which empties its memory.
+    pub fn seal(&self) {
+        self.stop();
+        self.core.vault.forget_keys();
+    }
+
+    fn halt(&self) {
+        self.core.stopped.store(true, Ordering::Release);
+        let _ = self.jobs.send(Job::Stop);
+        self.signal.stop();
+        for thread in self.threads.lock().drain(..) {
+            // A panic there was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<F: Follower> Drop for Ledger<F> {
+    fn drop(&mut self) {
+        self.halt();
+    }
 }

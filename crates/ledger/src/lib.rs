@@ -11,14 +11,26 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+mod core;
+mod erase;
 pub mod error;
 pub mod event;
 pub mod follower;
+mod homes;
+mod keeper;
 mod ledger;
+mod proof;
+mod row;
+mod snapshot;
+mod start;
+mod varint;
 pub mod verify;
+mod writer;
 
 pub use body::Body;
 pub use error::{AppendError, EraseError, Notice, OpenError, ReadError, Unavailable};
 pub use event::{Access, Event, Wait};
 pub use follower::{Follower, Header, HomeKey, Kind, Placed, Plan, Replayed, SHARED, Turn};
+/// Custody and process hardening, so that the binary need not link the vault.
+pub use keepwell_vault::{Cost, Custodian, CustodyError, CustodyKind, KeyFile, Passphrase, RecoveryKey, harden};
 pub use ledger::{Config, Erased, Ledger, Opened, Status};

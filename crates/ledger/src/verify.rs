@@ -1,6 +1,28 @@
 //! Verification of a whole data directory, with and without keys.
+//!
+//! Without keys: every row against its leaf, every sealed event against its leaf, all leaves against the signed
+//! checkpoints (the newest in the database, the one beside it, one kept outside), and SQLite's own check. With keys as
+//! well: every row and event opens, headers form unbroken version chains, commitments hold, the snapshot opens.
 
-use std::path::Path;
+use crate::error::{OpenError, ReadError};
+use crate::event::{self, Part};
+use crate::follower::{Header, Kind};
+use crate::{row, snapshot, start};
+use hashbrown::{HashMap, HashSet};
+use keepwell_audit::Hash;
+use keepwell_audit::checkpoint::Checkpoint;
+use keepwell_audit::leaf::{Leaf, Notice, event_digest, row_digest};
+use keepwell_audit::merkle::{Frontier, leaf_hash};
+use keepwell_audit::note::VerifierKey;
+use keepwell_model::time::Entropy;
+use keepwell_store::{Options as StoreOptions, Store, StoreError};
+use keepwell_vault::{Custodian, Vault};
+use std::hash::BuildHasher;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Findings kept in words.
+const WORDS: usize = 100;
 
 /// What `verify` found.
 #[derive(Clone, Debug, Default)]
@@ -15,29 +37,358 @@ pub struct Report {
     pub opened: u64,
     /// Rows whose slot was erased (with keys).
     pub erased: u64,
-    /// Whether the log was compared with a checkpoint kept elsewhere.
+    /// Whether the log was compared with a checkpoint kept outside the directory.
     pub checkpoint_compared: bool,
+    /// Whether keys were used.
+    pub with_keys: bool,
     /// What is wrong, in the operator's words; ids and numbers only. At most 100.
     pub findings: Vec<String>,
     /// Damage beyond those listed.
     pub more: u64,
 }
 
+impl Report {
+    fn finding(&mut self, text: String) {
+        if self.findings.len() < WORDS {
+            self.findings.push(text);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
 /// What to verify with.
 #[derive(Default)]
 pub struct Options<'a> {
     /// Opens the keyring; without it only rows, leaves, tree and checkpoints are compared.
-    pub custodian: Option<&'a dyn keepwell_vault::Custodian>,
+    pub custodian: Option<&'a dyn Custodian>,
+    /// Needed with `custodian`: opening may have to finish an interrupted erasure.
+    pub entropy: Option<Arc<dyn Entropy>>,
     /// A checkpoint kept outside the data directory, to detect that all of it was rolled back.
     pub checkpoint: Option<&'a Path>,
     /// Other places of the ERA.
-    pub era_copies: Vec<std::path::PathBuf>,
+    pub era_copies: Vec<PathBuf>,
+    /// The keyring, if it is not in the data directory.
+    pub keyring: Option<PathBuf>,
 }
 
 /// Verifies the data directory of a stopped ledger; a crashed write-ahead log is recovered first.
 ///
 /// # Errors
-/// The directory cannot be read at all. Damage is not an error but a finding.
-pub fn verify(_dir: &Path, _options: &Options<'_>) -> Result<Report, crate::OpenError> {
-    Ok(Report::default())
+/// The directory cannot be read at all, or the keyring does not open. Damage to the log is a finding.
+pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
+    if !dir.join("keepwell.db").exists() {
+        return Err(OpenError::NoData(dir.display().to_string()));
+    }
+    let vault = match (options.custodian, &options.entropy) {
+        (Some(custodian), Some(entropy)) => {
+            let lock = keepwell_store::DirectoryLock::acquire(dir)?;
+            let mut config = crate::Config::new(dir);
+            config.era_copies.clone_from(&options.era_copies);
+            config.keyring.clone_from(&options.keyring);
+            let vault = Vault::open(start::paths(&config), custodian, Arc::clone(entropy))?.0;
+            drop(lock);
+            Some(vault)
+        }
+        _ => None,
+    };
+    let (store, writer) = match Store::open(dir, StoreOptions { reserve_bytes: 0, ..StoreOptions::default() }) {
+        Ok((store, writer)) => (store, Some(writer)),
+        Err(StoreError::ReadOnly) => (Store::open_read_only(dir)?, None),
+        Err(e) => return Err(e.into()),
+    };
+    let outside: Vec<&Path> = options.checkpoint.into_iter().collect();
+    let report = check(dir, &store, vault.as_ref(), &outside);
+    drop(writer);
+    report
+}
+
+/// A checkpoint that the tree must pass through.
+struct Milestone {
+    name: &'static str,
+    checkpoint: Checkpoint,
+    seen: bool,
+}
+
+struct Checks<'a> {
+    report: Report,
+    vault: Option<&'a Vault>,
+    milestones: Vec<Milestone>,
+    /// Digest of each row by rid, as its leaf says.
+    digests: Vec<(u64, Hash)>,
+    blanked: HashSet<u64>,
+    frontier: Frontier,
+}
+
+/// Verifies what a store holds.
+pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &[&Path]) -> Result<Report, OpenError> {
+    let mut checks = Checks {
+        report: Report { with_keys: vault.is_some(), ..Report::default() },
+        vault,
+        milestones: Vec::new(),
+        digests: Vec::new(),
+        blanked: HashSet::new(),
+        frontier: Frontier::new(),
+    };
+    for problem in store.integrity()? {
+        checks.report.finding(format!("database: {problem}"));
+    }
+    let view = store.view()?;
+    checks.find_milestones(dir, store, outside)?;
+    let size = view.size()?;
+    if size > 0 {
+        view.entries(0..=size - 1, |entry| -> Result<(), OpenError> {
+            checks.entry(entry.seq, entry.entry, entry.sealed);
+            Ok(())
+        })?;
+    }
+    checks.tree(size);
+    let mut chains = Chains::default();
+    let mut at = 0;
+    let last = view.last_rid()?;
+    if last > 0 {
+        view.rows(0..=last, |row| -> Result<(), OpenError> {
+            at = checks.row(at, row.rid, &row.key_ref, row.body, &mut chains);
+            Ok(())
+        })?;
+    }
+    let missing: Vec<u64> = checks.digests.iter().skip(at).map(|(rid, _)| *rid).collect();
+    for rid in missing {
+        checks.report.finding(format!("row {rid} is missing"));
+    }
+    checks.snapshot(dir);
+    let mut report = checks.report;
+    report.ok = report.findings.is_empty();
+    Ok(report)
+}
+
+impl Checks<'_> {
+    fn find_milestones(&mut self, dir: &Path, store: &Store, outside: &[&Path]) -> Result<(), OpenError> {
+        let origin = match start::origin_of(store) {
+            Ok(origin) => origin,
+            Err(OpenError::Forked) => {
+                self.report.finding("the log's name is missing".to_owned());
+                String::new()
+            }
+            Err(e) => return Err(e),
+        };
+        let view = store.view()?;
+        let key = match self.vault {
+            Some(vault) => Some(vault.log_public()),
+            None => first_signing_key(store)?,
+        };
+        let Some(key) = key.and_then(|key| VerifierKey::new(&origin, key)) else {
+            self.report.finding("no entry names the signing key".to_owned());
+            return Ok(());
+        };
+        let newest = view.last_checkpoint()?;
+        match &newest {
+            Some(record) => self.milestone("the database's checkpoint", &record.note, &key, &origin),
+            None => self.report.finding("the database holds no checkpoint".to_owned()),
+        }
+        if let (Some(record), Some(milestone)) = (&newest, self.milestones.first()) {
+            let whole = Frontier::from_bytes(&record.frontier)
+                .is_ok_and(|f| f.size() == milestone.checkpoint.size && f.root() == milestone.checkpoint.root);
+            if !whole || record.size != milestone.checkpoint.size {
+                self.report.finding("the stored tree edge does not belong to the checkpoint".to_owned());
+            }
+        }
+        if let Ok(note) = std::fs::read(dir.join("checkpoint")) {
+            self.milestone("the checkpoint file", &note, &key, &origin);
+        }
+        for path in outside {
+            match std::fs::read(path) {
+                Ok(note) => {
+                    self.milestone("the outside checkpoint", &note, &key, &origin);
+                    self.report.checkpoint_compared = true;
+                }
+                Err(_) => self.report.finding("the outside checkpoint cannot be read".to_owned()),
+            }
+        }
+        Ok(())
+    }
+
+    fn milestone(&mut self, name: &'static str, note: &[u8], key: &VerifierKey, origin: &str) {
+        match Checkpoint::open(note, std::slice::from_ref(key)) {
+            Ok(checkpoint) if checkpoint.origin == origin => {
+                self.milestones.push(Milestone { name, checkpoint, seen: false });
+            }
+            _ => self.report.finding(format!("{name} is not signed by this log")),
+        }
+    }
+
+    fn pass_milestones(&mut self) {
+        let size = self.frontier.size();
+        if self.milestones.iter().any(|m| m.checkpoint.size == size && !m.seen) {
+            let root = self.frontier.root();
+            for milestone in self.milestones.iter_mut().filter(|m| m.checkpoint.size == size) {
+                milestone.seen = true;
+                if milestone.checkpoint.root != root {
+                    let text = format!("the entries are not those of {} (size {size})", milestone.name);
+                    self.report.findings.push(text);
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, seq: u64, entry: &[u8], sealed: Option<&[u8]>) {
+        self.report.entries += 1;
+        if seq != self.frontier.size() {
+            self.report.finding(format!("entry {} is missing", self.frontier.size()));
+        }
+        self.frontier.append(leaf_hash(entry));
+        self.pass_milestones();
+        match Leaf::from_bytes(entry) {
+            Ok(Leaf::Row { rid, digest }) => {
+                if self.digests.last().is_some_and(|(last, _)| *last >= rid) {
+                    self.report.finding(format!("entry {seq} names row {rid} out of order"));
+                }
+                self.digests.push((rid, digest));
+                if sealed.is_some() {
+                    self.report.finding(format!("entry {seq} holds what it should not"));
+                }
+            }
+            Ok(Leaf::Event { at, kind, sealed: digest, commitment }) => match sealed {
+                Some(sealed) if event_digest(sealed) == digest => self.event(seq, at, kind, sealed, &commitment),
+                _ => self.report.finding(format!("the event of entry {seq} is not the one its leaf names")),
+            },
+            Ok(Leaf::Notice { notice, .. }) => {
+                if let Notice::Blanked(rids) = notice {
+                    self.blanked.extend(rids);
+                }
+                if sealed.is_some() {
+                    self.report.finding(format!("entry {seq} holds what it should not"));
+                }
+            }
+            Err(_) => self.report.finding(format!("entry {seq} is not a known leaf")),
+        }
+    }
+
+    fn event(&mut self, seq: u64, at: i64, kind: u8, sealed: &[u8], commitment: &[u8; 32]) {
+        let Some(vault) = self.vault else { return };
+        let opened = event::open(vault, seq, sealed).and_then(|half| {
+            let parts = half.open_parts(vault)?;
+            let whole = parts.iter().all(|p| matches!(p, Part::Open(_)));
+            Some(!whole || half.commits(vault, at, kind, &parts, commitment) == Some(true))
+        });
+        if opened != Some(true) {
+            self.report.finding(format!("the event of entry {seq} does not open"));
+        }
+    }
+
+    fn tree(&mut self, size: u64) {
+        if self.frontier.size() != size {
+            self.report.finding("the number of entries is not what the numbering says".to_owned());
+        }
+        let missed: Vec<String> = self
+            .milestones
+            .iter()
+            .filter(|m| !m.seen)
+            .map(|m| format!("the log was cut back: {} names {} entries, there are {size}", m.name, m.checkpoint.size))
+            .collect();
+        for text in missed {
+            self.report.finding(text);
+        }
+    }
+
+    /// Checks a row against the digests from position `at` on; gives the next position.
+    fn row(&mut self, mut at: usize, rid: u64, key_ref: &[u8; 16], body: &[u8], chains: &mut Chains) -> usize {
+        self.report.rows += 1;
+        while let Some((named, _)) = self.digests.get(at).filter(|(named, _)| *named < rid) {
+            let text = format!("row {named} is missing");
+            self.report.finding(text);
+            at += 1;
+        }
+        let blank = body.is_empty() && self.blanked.contains(&rid);
+        match self.digests.get(at) {
+            Some((named, digest)) if *named == rid => {
+                at += 1;
+                if !blank && row_digest(rid, key_ref, body) != *digest {
+                    self.report.finding(format!("row {rid} is not the one its leaf names"));
+                    chains.unknown();
+                    return at;
+                }
+            }
+            _ => self.report.finding(format!("row {rid} has no leaf")),
+        }
+        if let Some(vault) = self.vault {
+            match row::open(vault, rid, key_ref, body) {
+                Ok(row) => {
+                    self.report.opened += 1;
+                    if let Some(problem) = chains.follow(rid, &row.header) {
+                        self.report.finding(format!("row {rid}: {problem}"));
+                    }
+                }
+                Err(ReadError::Erased(_)) => {
+                    self.report.erased += 1;
+                    chains.unknown();
+                }
+                Err(ReadError::Missing(_)) if blank => chains.unknown(),
+                Err(_) => {
+                    self.report.finding(format!("row {rid} does not open"));
+                    chains.unknown();
+                }
+            }
+        }
+        at
+    }
+
+    fn snapshot(&mut self, dir: &Path) {
+        let Some(vault) = self.vault else { return };
+        match snapshot::check(dir, vault) {
+            Some(Err(why)) => self.report.finding(format!("snapshot: {why}; the next start rebuilds the index")),
+            Some(Ok((visible, _))) if visible > self.report.rows => {
+                self.report.finding("snapshot: it is newer than the log".to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The signing key that the log's first entries name.
+fn first_signing_key(store: &Store) -> Result<Option<[u8; 32]>, OpenError> {
+    let mut key = None;
+    store.view()?.entries(0..=15, |entry| -> Result<(), OpenError> {
+        if let Ok(Leaf::Notice { notice: Notice::SigningKey { public }, .. }) = Leaf::from_bytes(entry.entry) {
+            key = Some(public);
+        }
+        Ok(())
+    })?;
+    Ok(key)
+}
+
+/// Version chains: each row's `prev` is the resource's newest row so far.
+#[derive(Default)]
+struct Chains {
+    hasher: hashbrown::DefaultHashBuilder,
+    newest: HashMap<u64, (u64, u32)>,
+    /// Some rows could not be read: a chain may go through them.
+    gaps: bool,
+}
+
+impl Chains {
+    fn unknown(&mut self) {
+        self.gaps = true;
+    }
+
+    fn follow(&mut self, rid: u64, header: &Header) -> Option<&'static str> {
+        if header.kind == Kind::Blob {
+            return (header.prev >= rid).then_some("an attachment of a later row");
+        }
+        let name = self.hasher.hash_one((header.type_code, header.id.as_str()));
+        let known = self.newest.get(&name).copied();
+        if header.kind == Kind::Left {
+            return None;
+        }
+        self.newest.insert(name, (rid, header.version));
+        match known {
+            _ if header.prev >= rid => Some("it follows a later row"),
+            Some((newest, version)) if newest == header.prev => {
+                (version + 1 != header.version).then_some("its version number does not follow")
+            }
+            _ if self.gaps => None,
+            None if header.prev == 0 => (header.version != 1).then_some("a first version is not number 1"),
+            _ => Some("it does not follow the newest row of its resource"),
+        }
+    }
 }

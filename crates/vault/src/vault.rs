@@ -391,6 +391,9 @@ impl Vault {
     /// No free slot is left and the keyring could not be extended.
     pub fn allot(&self) -> Result<u32, VaultError> {
         let mut state = self.state.write();
+        while state.keyring.slots.get(state.next as usize).is_some_and(|s| s.state != SlotState::Free) {
+            state.next += 1;
+        }
         if state.next as usize >= state.keyring.slots.len() {
             self.extend(&mut state)?;
         }
@@ -407,7 +410,8 @@ impl Vault {
         let mut state = self.state.write();
         if first < state.next {
             state.next = first;
-            for slot in state.keyring.slots.iter_mut().skip(first as usize) {
+            let given = state.keyring.slots.iter_mut().skip(first as usize);
+            for slot in given.filter(|s| s.state == SlotState::Active) {
                 slot.state = SlotState::Free;
             }
         }
@@ -443,6 +447,14 @@ impl Vault {
     #[must_use]
     pub fn slot_state(&self, slot: u32) -> Option<SlotState> {
         self.state.read().keyring.slots.get(slot as usize).map(|s| s.state)
+    }
+
+    /// All destroyed slots.
+    #[must_use]
+    pub fn destroyed(&self) -> Vec<u32> {
+        let state = self.state.read();
+        let all = state.keyring.slots.iter().zip(0..);
+        all.filter(|(slot, _)| slot.state == SlotState::Destroyed).map(|(_, n)| n).collect()
     }
 
     /// Destroyed slots whose tombstone may be missing in the log.
