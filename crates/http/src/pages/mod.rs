@@ -17,6 +17,7 @@ pub mod assets;
 pub mod backend;
 pub mod chart;
 pub mod guard;
+pub mod log;
 pub mod plot;
 pub mod read;
 pub mod view;

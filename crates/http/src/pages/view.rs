@@ -3,9 +3,9 @@
 //!
 //! Titles carry no names: a browser writes them to its history.
 
-use super::backend::{Access, AccessLog, Checkpoint, DemoLogin, Find, Group, Level, Mark, role_words};
+use super::backend::{AccessLog, Checkpoint, DemoLogin, Find, Group, Level, Mark, role_words};
 use super::chart::{Allergies, Banner, ChartView, Row, Vital};
-use super::read;
+use super::log::{self, Visit};
 use askama::Template;
 use keepwell_model::actor::{Actor, Role};
 
@@ -193,55 +193,9 @@ struct AccessPage<'a> {
     own: bool,
     seal: Seal,
     checkpoint: Option<&'a Checkpoint>,
-    entries: Vec<AccessLine>,
+    visits: Vec<Visit>,
+    shown: usize,
     more: bool,
-}
-
-/// One line of the access log in words.
-struct AccessLine {
-    number: u64,
-    when: String,
-    who: String,
-    role: &'static str,
-    why: String,
-    reason: String,
-    what: String,
-    from: String,
-    refused: bool,
-    mark: Mark,
-}
-
-impl AccessLine {
-    fn new(a: &Access, own: bool) -> Self {
-        Self {
-            number: a.number,
-            when: read::instant(a.at),
-            who: if a.who.is_empty() { "unknown".to_owned() } else { a.who.clone() },
-            role: a.role.map(role_words).unwrap_or_default(),
-            why: purpose_words(&a.purpose),
-            reason: a.reason.clone(),
-            what: a.what.clone(),
-            from: if own { String::new() } else { a.from.clone() },
-            refused: a.refused,
-            mark: a.mark,
-        }
-    }
-}
-
-/// An ActReason code in words.
-fn purpose_words(code: &str) -> String {
-    let words = match code {
-        "TREAT" => "treatment",
-        "HPAYMT" => "payment",
-        "HOPERAT" => "running the clinic",
-        "ETREAT" => "emergency treatment",
-        "BTG" => "emergency access (break the glass)",
-        "PATRQT" => "asked for by the patient",
-        "HSYSADMIN" => "system administration",
-        "" => "not stated",
-        other => other,
-    };
-    words.to_owned()
 }
 
 /// What the marks of all entries together say.
@@ -301,7 +255,8 @@ pub fn render_access(page: &Page, banner: &Banner, log: &AccessLog, own: bool) -
         own,
         seal: Seal::of(log),
         checkpoint: log.checkpoint.as_ref(),
-        entries: log.entries.iter().map(|a| AccessLine::new(a, own)).collect(),
+        visits: log::visits(&log.entries, own),
+        shown: log.entries.len(),
         more: log.more,
     })
 }
