@@ -20,10 +20,18 @@ fn every_disclosure_and_refusal_has_an_entry() {
     let data = server.data.to_str().unwrap().to_owned();
     let mut client = server.client();
     let id = client.create(&patient("Audit", "One"));
+    let officer = server.issue(&[
+        "--role",
+        "privacy-officer",
+        "--user",
+        "officer",
+        "--ttl",
+        "1h",
+    ]);
     let count = |server: &Server| {
         let log = server
-            .client()
-            .get(&format!("/fhir/Patient/{id}/$access-log"))
+            .client_with(&officer)
+            .get(&format!("/fhir/Patient/{id}/$access-log?_count=1000"))
             .expect(200)
             .json();
         log["entry"].as_array().map_or(0, Vec::len)
