@@ -48,6 +48,33 @@ fn the_official_examples_are_accepted_and_round_trip() {
 }
 
 #[test]
+fn most_conformance_examples_are_accepted() {
+    let Some(shared) = common::shared_or_skip(2161, "conformance examples") else { return };
+    let (mut n, mut bad) = (0, Vec::new());
+    let mut rules: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, bytes) in common::tar(&shared.join("fhir-r4-examples/examples-conformance.tar.zst")) {
+        let text = String::from_utf8(bytes).unwrap();
+        let v = parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        n += 1;
+        let issues = validate(&v, Mode::Create);
+        if let Some(first) = issues.first() {
+            let generated = name.ends_with("-questionnaire.json") && first.diagnostics.contains("required");
+            let key = if generated { "linkId is missing in a generated questionnaire" } else { first.diagnostics.as_str() };
+            *rules.entry(key.to_owned()).or_default() += 1;
+            if generated {
+                continue;
+            }
+            bad.push(format!("{}: {}", name.rsplit('/').next().unwrap(), line(&issues[..1])));
+        }
+    }
+    println!("{} of {n} conformance examples accepted", n - rules.values().sum::<usize>());
+    for (rule, n) in rules {
+        println!("  {n} {rule}");
+    }
+    assert!(bad.len() * 100 < n, "{}", bad.join("\n"));
+}
+
+#[test]
 fn mutants_are_refused() {
     let Some(shared) = common::shared_or_skip(2267, "mutants") else { return };
     let text = common::text(&shared.join("fhir-invalid/mutants.ndjson.zst"));

@@ -177,7 +177,7 @@ impl<'v> Env<'v> {
             }
             Expr::As(base, t) => {
                 let item = self.single(base, s)?;
-                item.filter(|i| i.is(t)).map_or(Ok(true), f)
+                item.filter(|i| i.narrows(t)).map_or(Ok(true), f)
             }
             Expr::Negative(inner) => match self.single(inner, s)?.map(|i| i.plain().into_owned()) {
                 None => Ok(true),
@@ -576,12 +576,12 @@ impl<'v> Env<'v> {
             }
             Func::OfType => {
                 let t = as_type(arg(0)?).ok_or(EvalError::Type)?;
-                self.base(base, s, &mut |item| if item.is(&t) { f(item) } else { Ok(true) })
+                self.base(base, s, &mut |item| if item.narrows(&t) { f(item) } else { Ok(true) })
             }
             Func::As => {
                 // R4's own expressions use as() on lists, like ofType().
                 let t = as_type(arg(0)?).ok_or(EvalError::Type)?;
-                self.base(base, s, &mut |item| if item.is(&t) { f(item) } else { Ok(true) })
+                self.base(base, s, &mut |item| if item.narrows(&t) { f(item) } else { Ok(true) })
             }
             Func::Is => {
                 let t = as_type(arg(0)?).ok_or(EvalError::Type)?;

@@ -200,6 +200,15 @@ impl<'v> Item<'v> {
         }
     }
 
+    /// As [`Item::is`] for `as()` and `ofType()`: a primitive must be of the very type, so that `ofType(string)` of a choice
+    /// leaves out the markdown.
+    pub(super) fn narrows(&self, t: &TypeName) -> bool {
+        match self {
+            Item::Node(n @ Node { kind: Kind::Primitive(_), .. }) => n.type_name() == t.name && self.is(t),
+            _ => self.is(t),
+        }
+    }
+
     /// `=`: `None` where precision leaves it open.
     pub(super) fn equals(&self, other: &Self) -> Option<bool> {
         if let (Some(a), Some(b)) = (self.string(), other.string())
@@ -214,6 +223,11 @@ impl<'v> Item<'v> {
             }),
             (Item::Bool(a), Item::Bool(b)) => Some(a == b),
             (Item::Str(a), Item::Str(b)) => Some(a == b),
+            (Item::Temporal(a), Item::Temporal(b))
+                if (a.kind() == TemporalKind::Time) != (b.kind() == TemporalKind::Time) =>
+            {
+                Some(false)
+            }
             (Item::Temporal(a), Item::Temporal(b)) => a.order(b).map(|o| o == Ordering::Equal),
             (Item::Quantity(a, u), Item::Quantity(b, v)) => {
                 if unit(u) == unit(v) { Some(a.order(*b)? == Ordering::Equal) } else { None }

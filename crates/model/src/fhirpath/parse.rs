@@ -440,10 +440,11 @@ impl<'t> Parser<'t> {
             .unwrap_or(rest.len());
         let mut text = rest.get(..end).unwrap_or_default();
         // `@2015.toString()`: the point belongs to the invocation.
-        if let Some((before, after)) = text.split_once('.')
-            && !after.starts_with(|c: char| c.is_ascii_digit())
-        {
-            text = before;
+        for (at, _) in text.match_indices('.') {
+            if !text.get(at + 1..).is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit())) {
+                text = text.get(..at).unwrap_or_default();
+                break;
+            }
         }
         self.at += 1 + text.len();
         let (text, kind) = match text.strip_prefix('T') {

@@ -76,6 +76,7 @@ impl<'v> Temporal<'v> {
             }
             out.zone = match zone {
                 None => None,
+                Some(_) if kind == TemporalKind::Time => return None,
                 Some("Z") => Some(0),
                 Some(z) => {
                     let (h, m) = z.get(1..)?.split_once(':')?;
