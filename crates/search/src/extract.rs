@@ -12,8 +12,8 @@ use keepwell_model::json::Value;
 use keepwell_model::types::ResourceType;
 use std::borrow::Cow;
 
-/// The searchable values of a resource of that type, in parameter order. Equal values of one parameter are given once,
-/// unless there are very many.
+/// The searchable values of a resource of that type, in parameter order. A value that stands in the resource twice may
+/// be given twice.
 #[must_use]
 pub fn extract<'a>(resource_type: ResourceType, resource: &'a Value<'a>) -> Extracted<'a> {
     let program = definition::program(resource_type);
@@ -25,21 +25,9 @@ pub fn extract<'a>(resource_type: ResourceType, resource: &'a Value<'a>) -> Extr
     }
     let mut terms = run.terms;
     terms.sort_by_key(|(p, _)| *p);
-    once(&mut terms);
+    // Most repetitions stand side by side: the text of a concept and the display of its coding.
+    terms.dedup();
     Extracted { terms }
-}
-
-/// How many values of one parameter are compared with each other for equality.
-const COMPARED: usize = 64;
-
-fn once(terms: &mut Vec<(ParamNo, Term<'_>)>) {
-    let mut kept: Vec<(ParamNo, Term<'_>)> = Vec::with_capacity(terms.len());
-    for t in terms.drain(..) {
-        if !kept.iter().rev().take(COMPARED).take_while(|k| k.0 == t.0).any(|k| *k == t) {
-            kept.push(t);
-        }
-    }
-    *terms = kept;
 }
 
 /// What extraction does for one type.

@@ -102,6 +102,7 @@ fn patient() {
           general-practitioner: identifier http://npi|77
           given: "Ana"
           given: "Bo"
+          given: "Ana"
           identifier: http://mrn|12
           identifier: type http://t|MR|12
           identifier: text Record
@@ -113,6 +114,7 @@ fn patient() {
           name: "Bo"
           name: "Dr"
           name: "Dr Ana Müller"
+          name: "Ana"
           organization: url urn:uuid:1
           phone: home|555
           telecom: home|555

@@ -1,0 +1,39 @@
+//! How long extraction takes; run with `cargo test --release -p keepwell-search --test speed -- --ignored --nocapture`.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use keepwell_search::extract::extract;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+#[test]
+#[ignore = "prints times, asserts nothing"]
+fn extraction() {
+    let Some(shared) = common::shared() else {
+        println!("SKIPPED 1 measurement: ../shared is not here");
+        return;
+    };
+    let mut times: BTreeMap<&str, (u32, usize, Duration)> = BTreeMap::new();
+    for bundle in &common::lines(&shared.join("data/synthea/small-12.ndjson.zst")) {
+        for (t, v) in common::resources(bundle) {
+            let _warm = extract(t, &v);
+            // The least of several: what the machine does besides is not extraction's.
+            let runs = (0..10).map(|_| {
+                let start = Instant::now();
+                let terms = std::hint::black_box(extract(t, &v)).terms.len();
+                (start.elapsed(), terms)
+            });
+            let (time, terms) = runs.min().unwrap();
+            let entry = times.entry(t.name()).or_default();
+            entry.0 += 1;
+            entry.1 += terms;
+            entry.2 += time;
+        }
+    }
+    for (name, (n, terms, time)) in times {
+        let each = time.as_nanos() / u128::from(n);
+        println!("{name:24} {each:6} ns {:5.1} terms", terms as f64 / f64::from(n));
+    }
+}
