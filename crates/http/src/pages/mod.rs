@@ -5,8 +5,8 @@
 //! pure functions of typed data ([`view`], [`chart`]), so every page is tested without a server.
 //!
 //! The rules a page keeps:
-//! - nothing about a patient in an address, a title or an error text: browsers keep those (CRY-9, APP-3); a search is a
-//!   POST for that reason;
+//! - nothing about a patient in an address, a title or an error text: browsers keep those (CRY-9, APP-3); a search is
+//!   posted, remembered in the session, and answered at an address that says nothing;
 //! - every answer carries the headers of [`guard`] and is never cached;
 //! - every form of a session carries its token, and requests from other sites are refused before that (APP-3);
 //! - every value is escaped by the template engine, no exceptions; narrative (`text.div`) is not shown (APP-2).
@@ -55,20 +55,33 @@ const FORM_BYTES: usize = 16 * 1024;
 
 struct Pages<B> {
     backend: Arc<B>,
-    /// Session id to the ids of the patients it opened, newest first. Ids only; forgotten with the session.
-    recent: Mutex<HashMap<String, VecDeque<String>>>,
+    /// By session id; in memory only, forgotten with the session.
+    memory: Mutex<HashMap<String, Memory>>,
 }
+
+/// What the pages remember of a session.
+#[derive(Default)]
+struct Memory {
+    /// Ids of the patients it opened, newest first.
+    recent: VecDeque<String>,
+    /// The last question asked on the search page: kept here so that it stands in no address and no history.
+    asked: Find,
+}
+
+/// More sessions than this are forgotten all at once: a comfort lost, nothing else.
+const REMEMBERED: usize = 4096;
 
 type Shared<B> = State<Arc<Pages<B>>>;
 
 /// All pages, guarded. Its fallback answers unknown addresses with a page that leads on.
 pub fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let pages = Arc::new(Pages { backend, recent: Mutex::default() });
+    let pages = Arc::new(Pages { backend, memory: Mutex::default() });
     Router::new()
         .route("/", get(start::<B>))
         .route("/sign-in", get(sign_in_form::<B>).post(sign_in::<B>))
         .route("/sign-out", post(sign_out::<B>))
-        .route("/find", get(find_form::<B>).post(find::<B>))
+        .route("/find", get(find_form::<B>).post(ask::<B>))
+        .route("/find/results", get(results::<B>))
         .route("/patients/{id}", get(chart_page::<B>))
         .route("/patients/{id}/access", get(access_page::<B>))
         .route("/record", get(own_record::<B>))
@@ -137,20 +150,26 @@ impl<B: Backend> Pages<B> {
         }
     }
 
-    fn opened(&self, session: &Session, id: &str) {
-        let mut recent = self.recent.lock();
-        if recent.len() > 4096 {
-            recent.clear();
+    fn remember(&self, session: &Session, note: impl FnOnce(&mut Memory)) {
+        let mut memory = self.memory.lock();
+        if memory.len() > REMEMBERED {
+            memory.clear();
         }
-        let list = recent.entry(session.actor.session.clone()).or_default();
-        list.retain(|i| i != id);
-        list.push_front(id.to_owned());
-        list.truncate(RECENT);
+        note(memory.entry(session.actor.session.clone()).or_default());
+    }
+
+    fn opened(&self, session: &Session, id: &str) {
+        self.remember(session, |m| {
+            m.recent.retain(|i| i != id);
+            m.recent.push_front(id.to_owned());
+            m.recent.truncate(RECENT);
+        });
     }
 
     /// Recently opened patients; read anew, so that each showing is authorized and logged.
     async fn recent(&self, session: &Session, seen: &Seen) -> Vec<Hit> {
-        let ids: Vec<String> = self.recent.lock().get(&session.actor.session).map(|l| l.iter().cloned().collect()).unwrap_or_default();
+        let of = |m: &Memory| m.recent.iter().cloned().collect();
+        let ids: Vec<String> = self.memory.lock().get(&session.actor.session).map(of).unwrap_or_default();
         if ids.is_empty() {
             return Vec::new();
         }
@@ -339,7 +358,7 @@ async fn sign_out<B: Backend>(State(pages): Shared<B>, request: Request) -> Resp
     if let Err(refusal) = pages.checked(form, |f| &f.csrf, &session) {
         return pages.refused(&refusal, Some(&session), &seen);
     }
-    pages.recent.lock().remove(&session.actor.session);
+    pages.memory.lock().remove(&session.actor.session);
     let cookie = pages.backend.sign_out(&session, &seen).await;
     let wipe = HeaderValue::from_static(r#""cache", "storage""#);
     let mut answer = ([(HeaderName::from_static("clear-site-data"), wipe)], see_other("/sign-in")).into_response();
@@ -372,7 +391,8 @@ struct FindForm {
     identifier: String,
 }
 
-async fn find<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
+/// Takes the question and leads to its answer: the page after it can be left and come back to.
+async fn ask<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
     let (parts, form) = split::<FindForm>(request).await;
     let (session, seen) = match pages.signed_in(&parts).await {
         Ok(found) => found,
@@ -387,6 +407,18 @@ async fn find<B: Backend>(State(pages): Shared<B>, request: Request) -> Response
         birth_date: form.birth_date.trim().to_owned(),
         identifier: form.identifier.trim().to_owned(),
     };
+    pages.remember(&session, |m| m.asked = asked);
+    see_other("/find/results")
+}
+
+/// Answers the session's last question, anew each time: authorized, and logged as another look.
+async fn results<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let (session, seen) = match pages.signed_in(&parts).await {
+        Ok(found) => found,
+        Err(to) => return *to,
+    };
+    let asked = pages.memory.lock().get(&session.actor.session).map(|m| m.asked.clone()).unwrap_or_default();
     let page = pages.page("Find a patient", Some(&session), "/find");
     let (csrf, role) = (&session.csrf, session.actor.role);
     let problem = if asked == Find::default() {

@@ -530,7 +530,7 @@ fn location(answer: &Response<()>) -> &str {
 #[tokio::test]
 async fn without_a_session_every_page_leads_to_the_sign_in() {
     let clinic = Clinic::open();
-    for path in ["/", "/find", "/patients/p1", "/patients/p1/access", "/record", "/record/access", "/status"] {
+    for path in ["/", "/find", "/find/results", "/patients/p1", "/patients/p1/access", "/record", "/record/access", "/status"] {
         let (status, answer, body) = clinic.get(None, path).await;
         assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
         assert!(!body.contains("Sample Person"));
@@ -637,17 +637,33 @@ async fn a_search_needs_the_token_of_its_session() {
         assert_eq!(clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", site).await.0, StatusCode::FORBIDDEN, "{site}");
     }
     assert!(clinic.fake.asked.lock().is_empty());
-    let (status, _, body) = clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
+    let (status, answer, _) = clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/find/results"));
+    let (status, _, body) = clinic.get(nurse, "/find/results").await;
     assert_eq!(status, StatusCode::OK);
     assert!(body.contains("/patients/p1?by=search") && body.contains("value=\"sam\""));
     assert_eq!(*clinic.fake.asked.lock(), [("find sam 31".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)]);
 }
 
 #[tokio::test]
+async fn a_question_belongs_to_its_session_and_ends_with_it() {
+    let clinic = Clinic::open();
+    let nurse = Some(Role::Nurse);
+    clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
+    assert!(!clinic.get(Some(Role::Physician), "/find/results").await.2.contains("sam\""));
+    assert!(clinic.get(nurse, "/find/results").await.2.contains("value=\"sam\""));
+    assert!(!clinic.get(nurse, "/find").await.2.contains("value=\"sam\""), "a new search starts empty");
+    clinic.post(nurse, "/sign-out", "csrf=csrf-nurse", "same-origin").await;
+    clinic.fake.ended.lock().clear();
+    assert!(!clinic.get(nurse, "/find/results").await.2.contains("value=\"sam\""));
+}
+
+#[tokio::test]
 async fn nothing_asked_is_not_a_search() {
     let clinic = Clinic::open();
     for form in ["csrf=csrf-nurse", "csrf=csrf-nurse&name=+++", "csrf=csrf-nurse&birth_date=tomorrow"] {
-        let (status, _, body) = clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
+        clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
+        let (status, _, body) = clinic.get(Some(Role::Nurse), "/find/results").await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains("role=\"alert\""), "{form}");
     }
@@ -657,7 +673,8 @@ async fn nothing_asked_is_not_a_search() {
 #[tokio::test]
 async fn a_refusal_is_a_page_with_a_way_out() {
     let clinic = Clinic::open();
-    let (status, _, body) = clinic.post(Some(Role::Administrator), "/find", "name=s&csrf=csrf-administrator", "same-origin").await;
+    clinic.post(Some(Role::Administrator), "/find", "name=s&csrf=csrf-administrator", "same-origin").await;
+    let (status, _, body) = clinic.get(Some(Role::Administrator), "/find/results").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(body.contains("Administrators do not look at patients.") && body.contains("request-1") && body.contains("href=\"/\""));
     assert_eq!(clinic.get(Some(Role::Nurse), "/patients/p1/access").await.0, StatusCode::FORBIDDEN);
