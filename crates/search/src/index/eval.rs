@@ -43,7 +43,9 @@ impl<'a> View<'a> {
         if rows.shard.stale.contains(row) {
             return self.sees_superseded(rows, row);
         }
-        self.index.version_at(rows.resource_type, rows.shard, row).is_some_and(|v| (self.permit)(&v.facts()))
+        let (Some(rid), Some(class)) = (rows.shard.rids.get(row), rows.shard.classes.get(row)) else { return false };
+        let (slot, labels, _) = self.index.classes.get(*class);
+        (self.permit)(&RowFacts { rid, resource_type: rows.resource_type, slot, labels })
     }
 
     #[cold]
@@ -242,12 +244,16 @@ impl<'a> View<'a> {
     pub fn order<'n>(&self, rows: Rows<'a>, nodes: &'n [Node]) -> Option<(&'n Node, Vec<&'n Node>)> {
         let mut least = usize::MAX;
         let mut sized: Vec<(usize, &Node)> = Vec::with_capacity(nodes.len());
-        for node in nodes {
-            let n = self.estimate(rows, node, least.saturating_mul(GALLOP).saturating_add(1));
+        let mut by_cost: Vec<&Node> = nodes.iter().collect();
+        by_cost.sort_by_key(|n| effort(n));
+        for node in by_cost {
+            // What costs more a row must promise fewer rows, and is counted no further than it may win.
+            let effort = effort(node);
+            let n = self.estimate(rows, node, (least / effort).saturating_add(1)).saturating_mul(effort);
             least = least.min(n);
             sized.push((n, node));
         }
-        sized.sort_by_key(|(n, node)| (*n, matches!(node, Node::Chain(..) | Node::Has(..))));
+        sized.sort_by_key(|(n, _)| *n);
         let mut in_order = sized.into_iter().map(|(_, node)| node);
         Some((in_order.next()?, in_order.collect()))
     }
@@ -358,6 +364,16 @@ impl<'a> View<'a> {
 
     pub fn version(&self, rows: Rows<'a>, row: u32) -> Option<Version> {
         self.index.version_at(rows.resource_type, rows.shard, row)
+    }
+}
+
+/// What finding a row by the condition costs beside reading it from a list.
+fn effort(node: &Node) -> usize {
+    match node {
+        Node::Never | Node::Rows(_) | Node::Present(_) | Node::Match(_, Check::Keys(_) | Check::Refs(_)) => 1,
+        Node::Match(..) | Node::Any(_) | Node::All(_) => 4,
+        Node::LastUpdated(_) | Node::Not(_) => 8,
+        Node::Chain(..) | Node::Has(..) => 16,
     }
 }
 

@@ -174,6 +174,32 @@ impl Dates {
         })
     }
 
+    /// Calls `each` with a day and the postings of the ranges that start on it, day by day in either direction, from a
+    /// day on if given, until it returns false.
+    pub fn days(&self, backwards: bool, from: Option<i32>, mut each: impl FnMut(i32, &[&Posting]) -> bool) {
+        let (low, high) = match from {
+            None => (i32::MIN, i32::MAX),
+            Some(day) if backwards => (i32::MIN, day),
+            Some(day) => (day, i32::MAX),
+        };
+        let class = |class| {
+            let days = self.buckets.between(class, low, high);
+            let ordered: Box<dyn Iterator<Item = (i32, &Posting)>> =
+                if backwards { Box::new(days.rev()) } else { Box::new(days) };
+            ordered.peekable()
+        };
+        let mut classes: [_; DATE_CLASSES as usize] = [class(0), class(1), class(2), class(3)];
+        loop {
+            let heads = classes.iter_mut().filter_map(|c| c.peek().map(|(day, _)| *day));
+            let Some(this) = (if backwards { heads.max() } else { heads.min() }) else { return };
+            let postings: Vec<&Posting> =
+                classes.iter_mut().filter_map(|c| c.next_if(|(day, _)| *day == this)).map(|(_, p)| p).collect();
+            if !each(this, &postings) {
+                return;
+            }
+        }
+    }
+
     pub fn shrink(&mut self) {
         match &mut self.cells {
             Cells::Dense(column) => column.shrink(),

@@ -2,9 +2,10 @@
 
 use super::eval::{Rows, View};
 use super::plan::Node;
+use super::ranges::{Dates, day};
 use super::sort::{order, rank};
 use super::{Cursor, Index, Limits, Page, RowFacts, SortValue, Version};
-use crate::query::{Include, Query, SortKey, Summary, Total};
+use crate::query::{Include, Query, SortBy, SortKey, Summary, Total};
 use hashbrown::HashSet;
 use std::cmp::Ordering;
 
@@ -27,11 +28,14 @@ impl Index {
             return Page { total: wanted.then_some(0), ..Page::default() };
         };
         let nodes: Vec<Node> = query.clauses.iter().map(|c| self.plan(query.resource_type, c)).collect();
-        let (found, total) = if query.sort.is_empty() {
-            let must_count = matches!(query.total, Total::Accurate | Total::Estimate) || query.summary == Summary::Count;
-            view.newest(rows, &nodes, must_count, after, limits.page.saturating_add(1))
-        } else {
-            view.sorted(rows, &nodes, &query.sort, after, limits.page.saturating_add(1))
+        let must_count = matches!(query.total, Total::Accurate | Total::Estimate) || query.summary == Summary::Count;
+        let limit = limits.page.saturating_add(1);
+        let (found, total) = match query.sort.as_slice() {
+            [] => view.newest(rows, &nodes, must_count, after, limit),
+            [first, ..] => match view.walk(rows, &nodes, first, limit).filter(|_| !must_count) {
+                Some(dates) => (view.sorted_by_walk(rows, &nodes, &query.sort, dates, after, limit), None),
+                None => view.sorted(rows, &nodes, &query.sort, after, limit),
+            },
         };
         let more = found.len() > limits.page;
         let matches = found.get(..limits.page).unwrap_or(&found);
@@ -156,6 +160,78 @@ impl<'a> View<'a> {
         keyed.sort_by(|a, b| order(keys, (&a.0, rid(a.1)), (&b.0, rid(b.1))));
         keyed.truncate(limit);
         (keyed.into_iter().map(|(_, row)| row).collect(), total)
+    }
+
+    /// The dates to walk along for matches in the order of `key`, when there are so many candidates that the first
+    /// page is met sooner on the way than all are looked at.
+    fn walk(&self, rows: Rows<'a>, nodes: &[Node], key: &SortKey, limit: usize) -> Option<&'a Dates> {
+        let SortBy::Param(param) = key.by else { return None };
+        let dates = rows.shard.dates.get(&param.0)?;
+        let dated = rows.shard.present(param.0)?;
+        let candidates = match self.order(rows, nodes) {
+            Some((first, _)) => self.estimate(rows, first, usize::MAX),
+            None => self.end(rows) as usize,
+        };
+        let on_the_way = dated.len().checked_div(candidates)?.saturating_mul(limit);
+        (candidates > FEW && on_the_way < candidates).then_some(dates)
+    }
+
+    /// As [`View::sorted`], along the days of the first key.
+    fn sorted_by_walk(
+        &self,
+        rows: Rows<'a>,
+        nodes: &[Node],
+        keys: &[SortKey],
+        dates: &Dates,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Vec<u32> {
+        let index = self.index;
+        let Some(first) = keys.first() else { return Vec::new() };
+        let mut out: Vec<(Vec<SortValue>, u32)> = Vec::new();
+        let mut take = |mut some: Vec<u32>| {
+            for node in nodes {
+                self.narrow(rows, node, &mut some);
+            }
+            some.retain(|row| self.sees(rows, *row));
+            let mut keyed: Vec<(Vec<SortValue>, u32)> =
+                some.into_iter().map(|row| (index.sort_values(rows, row, keys), row)).collect();
+            let rid = |row: u32| rows.shard.rids.get(row).unwrap_or(0);
+            keyed.retain(|(values, row)| {
+                after.is_none_or(|c| order(keys, (values, rid(*row)), (&c.keys, c.rid)) == Ordering::Greater)
+            });
+            keyed.sort_by(|a, b| order(keys, (&a.0, rid(a.1)), (&b.0, rid(b.1))));
+            out.append(&mut keyed);
+            out.len() >= limit
+        };
+        let from = after.and_then(|c| match c.keys.first() {
+            Some(SortValue::Int(at)) => Some(day(*at)),
+            _ => None,
+        });
+        let passed = matches!(after.and_then(|c| c.keys.first()), Some(SortValue::Missing));
+        let mut done = false;
+        if !passed {
+            // A row with several dates is in several buckets and is taken from that of the one it is ordered by.
+            let ordered_by = |row: u32| {
+                let best = index.rank_of(rows, row, first);
+                day(if first.descending { !best } else { best })
+            };
+            dates.days(first.descending, from, |this, postings| {
+                let mut some = Vec::new();
+                postings.iter().for_each(|p| p.extend_into(&mut some));
+                some.sort_unstable();
+                some.dedup();
+                some.retain(|row| ordered_by(*row) == this);
+                done = take(some);
+                !done
+            });
+        }
+        if !done {
+            let undated = (0..self.end(rows)).filter(|row| !dates.any(*row, |_, _| true));
+            take(undated.collect());
+        }
+        out.truncate(limit);
+        out.into_iter().map(|(_, row)| row).collect()
     }
 
     /// What the includes add to the matches, at most `limit`, and whether there was more.

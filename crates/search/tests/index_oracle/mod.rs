@@ -12,10 +12,13 @@ use keepwell_search::query::{
 };
 use keepwell_search::term::{Extracted, ParamNo, Term, fold};
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 #[derive(Default)]
 pub struct Plain {
     rows: Vec<Row>,
+    /// Places in `rows` of each resource's rows.
+    of: HashMap<(ResourceType, String), Vec<usize>>,
     last_rid: u64,
 }
 
@@ -39,6 +42,7 @@ impl Plain {
             return;
         }
         self.last_rid = row.rid;
+        self.of.entry((row.resource_type, row.id.to_owned())).or_default().push(self.rows.len());
         self.rows.push(Row {
             version: Version {
                 rid: row.rid,
@@ -55,10 +59,8 @@ impl Plain {
     }
 
     fn head_row(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<&Row> {
-        self.rows
-            .iter()
-            .rev()
-            .find(|r| r.version.rid <= visible && r.version.resource_type == resource_type && r.id == id)
+        let rows = self.of.get(&(resource_type, id.to_owned()))?;
+        rows.iter().rev().map(|at| &self.rows[*at]).find(|r| r.version.rid <= visible)
     }
 
     pub fn head(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<Version> {
@@ -113,6 +115,10 @@ impl Plain {
 
     pub fn forget_home(&mut self, home: u32) {
         self.rows.retain(|r| r.version.home != home);
+        self.of.clear();
+        for (at, row) in self.rows.iter().enumerate() {
+            self.of.entry((row.version.resource_type, row.id.clone())).or_default().push(at);
+        }
     }
 
     /// An index of the rows there are now, as if built from the log.
