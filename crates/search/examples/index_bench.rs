@@ -39,6 +39,13 @@ fn cpu() -> f64 {
     text.split(' ').next().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
 }
 
+/// Processor time of the whole process, in steps of 10 ms.
+fn all_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks: f64 = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2).map(|t| t.parse::<f64>().unwrap()).sum();
+    ticks / 100.0
+}
+
 /// Type, id and text of each resource of the base.
 fn base(limit: usize) -> Vec<(ResourceType, String, String)> {
     let mut dir = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -72,7 +79,7 @@ fn base(limit: usize) -> Vec<(ResourceType, String, String)> {
             for e in bundle.get("entry").unwrap().items().unwrap() {
                 let r = e.get("resource").unwrap();
                 let t = ResourceType::from_name(r.str("resourceType").unwrap()).unwrap();
-                let id = r.str("id").map_or_else(|| e.str("fullUrl").unwrap().rsplit('/').next().unwrap(), |i| i);
+                let id = r.str("id").unwrap_or_else(|| e.str("fullUrl").unwrap().rsplit('/').next().unwrap());
                 if is_shared(t) && !shared.insert(id.to_owned()) {
                     continue;
                 }
@@ -112,6 +119,8 @@ fn grow(count: usize, dump: &str) {
     let mut index = Index::new([7; 16]);
     let mut rid = 0;
     let mut times: Vec<u32> = Vec::with_capacity(count);
+    let mut before_apply = std::time::Duration::ZERO;
+    let mut mark = Instant::now();
     let mut home = 0;
     'all: for copy in 0.. {
         for (t, id, text) in &base {
@@ -160,8 +169,10 @@ fn grow(count: usize, dump: &str) {
                 extracted: Some(&e),
             };
             let start = Instant::now();
+            before_apply += start - mark;
             index.apply(&row);
-            times.push(start.elapsed().as_nanos() as u32);
+            mark = Instant::now();
+            times.push((mark - start).as_nanos() as u32);
             if rid as usize >= count {
                 break 'all;
             }
@@ -169,6 +180,8 @@ fn grow(count: usize, dump: &str) {
     }
     let n = rid as f64;
     let grown = (resident() - before) / n - 4.0;
+    let sum = times.iter().map(|t| f64::from(*t)).sum::<f64>() / 1e3 / n;
+    println!("apply {sum:.2} us, parsing and extraction {:.2} us each on average", before_apply.as_secs_f64() * 1e6 / n);
     times.sort_unstable();
     let us = |p: f64| f64::from(times[((times.len() - 1) as f64 * p) as usize]) / 1e3;
     println!("grown: {rid} resources, RSS {grown:.0} B each");
@@ -197,7 +210,9 @@ fn load(dump: &str) {
     let index = Index::load([9; 16], &mut std::io::BufReader::new(std::fs::File::open(dump).unwrap())).unwrap();
     let took = start.elapsed();
     let n = ResourceType::all().map(|t| index.count(t)).sum::<u64>() as f64;
-    println!("load: {n} resources in {took:?}, RSS {:.0} B each", (resident() - before) / n);
+    println!("load: {n} resources in {took:?} (CPU {:.2} s of all threads)", all_cpu());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    println!("RSS {:.0} B each", (resident() - before) / n);
     parts(&index, n);
     queries(&index);
 }

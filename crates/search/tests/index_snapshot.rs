@@ -1,5 +1,7 @@
 //! The snapshot: canonical, whole or refused, and safe to read whatever it holds.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_arguments, reason = "a test program")]
+
 use keepwell_model::types::ResourceType;
 use keepwell_search::index::{Index, Limits, LoadError, NewRow, RowKind, Scope};
 use keepwell_search::query::{Clause, Query, StringTest, Summary, Test, Total};

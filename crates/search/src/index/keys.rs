@@ -65,8 +65,11 @@ pub struct Keys {
     keys: Column<Key>,
     rows: Column<Posting>,
     table: Table<u32>,
-    ordered: BTreeMap<(Kind, u16), BTreeSet<(Box<str>, u32)>>,
+    ordered: BTreeMap<(Kind, u16), Ordered>,
 }
+
+/// Keys in the order of their texts.
+type Ordered = BTreeSet<(Box<str>, u32)>;
 
 fn hash(seed: Keyed, kind: Kind, param: u16, text: &[u8]) -> u64 {
     seed.bytes(u64::from(kind as u8) << 16 | u64::from(param), text)
@@ -190,12 +193,15 @@ impl Keys {
 
     /// Makes the ordered lists of all keys at once.
     fn order_all(&mut self, strings: &Strings) {
-        let mut lists: BTreeMap<(Kind, u16), Vec<(Box<str>, u32)>> = BTreeMap::new();
-        for (n, k) in (0..).zip(self.keys.iter()).filter(|(_, k)| k.kind.ordered()) {
-            let text = ordered_text(k.kind, strings.text(k.text));
-            lists.entry((k.kind, k.param)).or_default().push((text, n));
+        let mut all: Vec<_> = (0..)
+            .zip(self.keys.iter())
+            .filter(|(_, k)| k.kind.ordered())
+            .map(|(n, k)| ((k.kind, k.param), (ordered_text(k.kind, strings.text(k.text)), n)))
+            .collect();
+        all.sort_unstable();
+        for (of, entry) in all {
+            self.ordered.entry(of).or_default().insert(entry);
         }
-        self.ordered = lists.into_iter().map(|(k, list)| (k, list.into_iter().collect())).collect();
     }
 
     pub fn find_ref(&self, hash: u64, param: u16, entity: u32) -> Option<u32> {

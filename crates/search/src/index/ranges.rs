@@ -350,7 +350,7 @@ mod tests {
                 let test = DateTest { prefix, lo: *lo, hi: *hi };
                 let found: Vec<u32> = dates.candidates(&test).flat_map(|p| p.iter().collect::<Vec<_>>()).collect();
                 for (row, (lo, hi)) in (0..).zip(&ranges) {
-                    assert_eq!(dates.any(row, |l, h| (l, h) == (*lo, *hi)), true);
+                    assert!(dates.any(row, |l, h| (l, h) == (*lo, *hi)));
                     assert!(found.contains(&row) || !date_meets(&test, *lo, *hi), "{prefix:?} {test:?} {lo} {hi}");
                 }
             }

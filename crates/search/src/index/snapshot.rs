@@ -182,11 +182,9 @@ impl Index {
         shards.sort_by_key(|s| s.values.bytes());
         let queue = parking_lot::Mutex::new(shards);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let next = || queue.lock().pop();
         let work = || {
-            while let Some(shard) = {
-                let next = queue.lock().pop();
-                next
-            } {
+            while let Some(shard) = next() {
                 shard.post_all(seed, strings, entities)?;
             }
             Some(())
