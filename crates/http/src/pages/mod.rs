@@ -53,6 +53,24 @@ const RECENT: usize = 8;
 /// Largest form.
 const FORM_BYTES: usize = 16 * 1024;
 
+/// Every page: method, path, and what it needs. The published list of routes takes it from here; a test compares it
+/// with [`router`].
+pub const ROUTES: &[(&str, &str, &str)] = &[
+    ("GET", "/", "leads to the start page of the role"),
+    ("GET", "/sign-in", "nothing"),
+    ("POST", "/sign-in", "a one-time code, or a login of the demo"),
+    ("POST", "/sign-out", "a session and its token"),
+    ("GET", "/find", "a session; the policy decides on each recent patient (read)"),
+    ("POST", "/find", "a session and its token"),
+    ("GET", "/find/results", "a session; the policy decides (search)"),
+    ("GET", "/patients/{id}", "a session; the policy decides (read, search)"),
+    ("GET", "/patients/{id}/access", "a session; the policy decides (access-log)"),
+    ("GET", "/record", "a patient's session; the policy decides (read, search)"),
+    ("GET", "/record/access", "a patient's session; the policy decides (access-log)"),
+    ("GET", "/status", "a session; the policy decides (status)"),
+    ("GET", "/assets/{name}", "nothing"),
+];
+
 struct Pages<B> {
     backend: Arc<B>,
     /// By session id; in memory only, forgotten with the session.

@@ -4,7 +4,7 @@ use super::backend::*;
 use super::chart::{Allergies, Banner, ChartView, shown};
 use super::read::{Day, When};
 use super::view::{self, Hit, Link, Page, Results, User};
-use super::{guard, router};
+use super::{ROUTES, guard, router};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode, header};
@@ -540,6 +540,23 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
         assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
     }
     assert!(clinic.fake.asked.lock().is_empty());
+}
+
+#[test]
+fn the_list_of_routes_is_the_router() {
+    let source = include_str!("mod.rs");
+    let mut routed: Vec<(&str, String)> = Vec::new();
+    for line in source.lines().filter_map(|l| l.trim().strip_prefix(".route(\"")) {
+        let (path, handlers) = line.split_once('"').unwrap();
+        if handlers.contains("get(") {
+            routed.push(("GET", path.to_owned()));
+        }
+        if handlers.contains("post(") {
+            routed.push(("POST", path.to_owned()));
+        }
+    }
+    let listed: Vec<(&str, String)> = ROUTES.iter().map(|(m, p, _)| (*m, (*p).to_owned())).collect();
+    assert_eq!(routed, listed);
 }
 
 #[tokio::test]
