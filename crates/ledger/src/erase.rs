@@ -3,8 +3,8 @@
 //! 1. `vault` destroys the slot's keys (its own steps are in `keepwell_vault`); from the keyring's switch on the rows
 //!    are closed for good and the slot is listed as unannounced.
 //! 2. Tombstone leaf and the act's event are committed and fsynced.
-//! 3. The index, the patient's home and access list are dropped; the keyring's list is cleared.
-//! 4. A new snapshot is written; the old one died with the ERA.
+//! 3. The index, the patient's home and access list are dropped, the snapshot removed; the keyring's list is cleared.
+//! 4. A new snapshot is written; copies of the old one died with the ERA.
 //!
 //! A crash after 1 repeats 2 to 4 at the next start, from the keyring's list.
 
@@ -13,6 +13,7 @@ use crate::error::{EraseError, Unavailable};
 use crate::event::Event;
 use crate::follower::Follower;
 use crate::ledger::Erased;
+use crate::snapshot;
 use crate::writer::Log;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::sha256;
@@ -45,6 +46,8 @@ pub(crate) fn announce<F: Follower>(log: &mut Log<F>, slots: &[u32], events: &[E
         core.homes.write().forget(*slot);
         core.accesses.write().forget(*slot);
     }
+    // INVARIANT (stale snapshot): one from before an erasure is there only while the keyring lists the slot.
+    snapshot::remove(&core.config.dir);
     // A list that stays is announced once more at the next start: harmless.
     if let Err(e) = core.vault.announced() {
         tracing::warn!(error = %e, "the keyring could not be written after an erasure");
@@ -65,7 +68,7 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, event: Event) 
         other => EraseError::Unavailable(other.into()),
     })?;
     let seq = announce(log, &[slot], &[event])?;
-    if let Err(e) = crate::snapshot::save(&core) {
+    if let Err(e) = snapshot::save(&core) {
         tracing::warn!(error = %e, "no snapshot after an erasure; the next start takes longer");
     }
     Ok(Erased { slots: vec![slot], seq, pending, confirmed: done.confirmed, unreachable: done.unreachable })

@@ -156,6 +156,8 @@ pub enum Notice {
     ErasureUndone,
     /// An ERA place could not be reached; an erasure stays pending there.
     EraPlaceUnreachable(String),
+    /// An ERA place was damaged and has been written anew from another.
+    EraPlaceRepaired(String),
     /// Only one ERA place is listed.
     SingleEraPlace,
     /// The process memory could not be locked or hardened in this respect.

@@ -176,6 +176,14 @@ fn write<F: Follower>(core: &Core<F>, path: &Path) -> io::Result<u64> {
     Ok(visible)
 }
 
+/// Removes the snapshot, if there is one.
+pub(crate) fn remove(dir: &Path) {
+    let path = dir.join(FILE);
+    if std::fs::remove_file(&path).is_ok() {
+        let _ = sync_parent(&path);
+    }
+}
+
 /// Makes a snapshot on a thread of its own when enough rows have come since the last.
 pub(crate) fn when_due<F: Follower>(core: &Arc<Core<F>>) {
     let visible = core.visible.load(Ordering::Acquire);

@@ -199,6 +199,7 @@ pub(crate) fn open<F: Follower>(
     let mut notices = Vec::new();
     notices.extend(settled.finished.then_some(Notice::ErasureFinished));
     notices.extend(settled.undone.then_some(Notice::ErasureUndone));
+    notices.extend(settled.repaired.iter().map(|p| Notice::EraPlaceRepaired(p.display().to_string())));
     notices.extend(settled.unreachable.iter().map(|p| Notice::EraPlaceUnreachable(p.display().to_string())));
     notices.extend(config.era_copies.is_empty().then_some(Notice::SingleEraPlace));
 

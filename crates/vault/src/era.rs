@@ -62,13 +62,15 @@ pub(crate) struct Place {
     cells: [Option<Key>; 2],
     /// Cells with bytes that are no ERA: a torn write, possibly of one.
     dirty: [bool; 2],
+    /// The file has not the length of two cells.
+    misshapen: bool,
 }
 
 impl Place {
     /// Reads a place. A file of the wrong length is read as far as it goes.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let bytes = Zeroizing::new(std::fs::read(path)?);
-        let mut place = Self { cells: [None, None], dirty: [false, false] };
+        let mut place = Self { cells: [None, None], dirty: [false, false], misshapen: bytes.len() != 2 * CELL };
         for ((cell, dirty), bytes) in place.cells.iter_mut().zip(&mut place.dirty).zip(bytes.chunks(CELL)) {
             *cell = decode(bytes).ok();
             *dirty = cell.is_none() && bytes.iter().any(|b| *b != 0);
@@ -83,7 +85,17 @@ impl Place {
 
     /// Whether a cell holds anything but the ERA with that tag.
     pub(crate) fn holds_other(&self, kept: &Tag) -> bool {
-        self.dirty.contains(&true) || self.cells.iter().flatten().any(|era| tag(era) != *kept)
+        self.dirty.contains(&true) || self.holds_another(kept)
+    }
+
+    /// Whether a cell holds a whole other ERA.
+    pub(crate) fn holds_another(&self, kept: &Tag) -> bool {
+        self.cells.iter().flatten().any(|era| tag(era) != *kept)
+    }
+
+    /// Whether this place is damaged: it lacks the ERA it should hold, or holds bytes that are none.
+    pub(crate) fn is_damaged(&self, wanted: &Tag) -> bool {
+        self.misshapen || self.dirty.contains(&true) || self.find(wanted).is_none()
     }
 
     /// The cell to write a new ERA into: never the one that holds `kept`.
@@ -100,9 +112,12 @@ fn open(path: &Path) -> io::Result<File> {
 /// Writes `era` into a place beside the one with tag `kept`, and fsyncs. Makes the file when it is not there.
 pub(crate) fn write_beside(path: &Path, era: &Key, kept: Option<&Tag>) -> io::Result<()> {
     let fresh = !path.exists();
-    let cell = if fresh { 0 } else { Place::read(path)?.free_cell(kept) };
+    let (cell, misshapen) = match fresh {
+        true => (0, true),
+        false => Place::read(path).map(|place| (place.free_cell(kept), place.misshapen))?,
+    };
     let file = open(path)?;
-    if fresh {
+    if misshapen {
         file.set_len(2 * CELL as u64)?;
     }
     file.write_all_at(&encode(era), cell * CELL as u64)?;
@@ -121,6 +136,9 @@ pub(crate) fn write_beside(path: &Path, era: &Key, kept: Option<&Tag>) -> io::Re
 /// Overwrites every cell of a place that does not hold the ERA with tag `kept`, in place, and fsyncs.
 pub(crate) fn overwrite_others(path: &Path, kept: &Tag) -> io::Result<()> {
     let place = Place::read(path)?;
+    if place.misshapen {
+        open(path)?.set_len(2 * CELL as u64)?;
+    }
     if !place.holds_other(kept) {
         return Ok(());
     }

@@ -120,6 +120,8 @@ pub struct Settled {
     pub finished: bool,
     /// An erasure that had not taken effect was undone.
     pub undone: bool,
+    /// ERA places that were damaged and have been written anew from another.
+    pub repaired: Vec<PathBuf>,
     /// ERA places that could not be reached or did not overwrite.
     pub unreachable: Vec<PathBuf>,
 }
@@ -808,9 +810,13 @@ impl Vault {
         let mut state = self.state.write();
         let tag = state.keyring.era;
         let interrupted = !state.keyring.pending.is_empty();
-        let stray = self.paths.era.iter().any(|p| era::Place::read(p).is_ok_and(|found| found.holds_other(&tag)));
+        let stray = self.paths.era.iter().any(|p| era::Place::read(p).is_ok_and(|found| found.holds_another(&tag)));
         if stray && !settled.finished && !interrupted {
             settled.undone = true;
+        }
+        if !interrupted && !settled.finished && !settled.undone {
+            let damaged = |p: &&PathBuf| era::Place::read(p).is_ok_and(|found| found.is_damaged(&tag));
+            settled.repaired.extend(self.paths.era.iter().filter(damaged).cloned());
         }
         let done = self.finish_places(&mut state, &|_| Ok(()))?;
         settled.finished |= interrupted && done.unreachable.is_empty();

@@ -228,6 +228,23 @@ fn too_few_places_refuse_the_erasure_and_an_absent_place_keeps_it_pending() {
 }
 
 #[test]
+fn a_damaged_place_is_repaired_from_the_other_and_told() {
+    let w = world();
+    let good = std::fs::read(&w.paths.era[0]).unwrap();
+    let mut torn = good.clone();
+    torn[5000] = 1;
+    let mut flipped = good.clone();
+    flipped[20] ^= 1;
+    for bad in [torn, flipped, good[..4096].to_vec(), good[..30].to_vec(), Vec::new()] {
+        std::fs::write(&w.paths.era[0], &bad).unwrap();
+        let (_, settled) = w.open();
+        assert_eq!(settled, Settled { repaired: vec![w.paths.era[0].clone()], ..Settled::default() });
+        assert_eq!(std::fs::read(&w.paths.era[0]).unwrap().len(), good.len());
+        assert_eq!(w.open().1, Settled::default());
+    }
+}
+
+#[test]
 fn new_generations_seal_new_rows_and_old_rows_still_open() {
     let w = world();
     let (vault, _) = w.open();
