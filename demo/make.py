@@ -313,6 +313,8 @@ class Chart:
     def cover(self, payor, subscriber_id, plan, start, relationship="self", end=None, subscriber=None, order=1):
         name = {"saltmarsh": "Saltmarsh Mutual Health Plan", "lighthouse": "Lighthouse State Care"}[payor]
         self.coverage = self.put("Coverage", status="active" if not end else "cancelled",
+                                 identifier=[{"type": hl7("v2-0203", "MB", "Member Number"), "value": subscriber_id,
+                                              "system": f"https://harbourlane.example/insurer/{payor}"}],
                                  type=hl7("v3-ActCode", "EHCPOL", "extended healthcare") if payor == "saltmarsh"
                                  else hl7("v3-ActCode", "PUBLICPOL", "public healthcare"),
                                  subscriber=subscriber or self.subject, subscriberId=subscriber_id, beneficiary=self.subject,
