@@ -115,7 +115,12 @@ impl Leaf {
                 out.extend_from_slice(&rid.to_be_bytes());
                 out.extend_from_slice(digest);
             }
-            Self::Event { at, kind, sealed, commitment } => {
+            Self::Event {
+                at,
+                kind,
+                sealed,
+                commitment,
+            } => {
                 out.push(2);
                 out.extend_from_slice(&at.to_be_bytes());
                 out.push(*kind);
@@ -141,17 +146,27 @@ impl Leaf {
             return Err(BadLeaf);
         }
         let leaf = match bytes.u8()? {
-            1 => Self::Row { rid: bytes.u64()?, digest: bytes.array()? },
+            1 => Self::Row {
+                rid: bytes.u64()?,
+                digest: bytes.array()?,
+            },
             2 => Self::Event {
                 at: bytes.i64()?,
                 kind: bytes.u8()?,
                 sealed: bytes.array()?,
                 commitment: bytes.array()?,
             },
-            3 => Self::Notice { at: bytes.i64()?, notice: Notice::read(&mut bytes)? },
+            3 => Self::Notice {
+                at: bytes.i64()?,
+                notice: Notice::read(&mut bytes)?,
+            },
             _ => return Err(BadLeaf),
         };
-        if bytes.0.is_empty() { Ok(leaf) } else { Err(BadLeaf) }
+        if bytes.0.is_empty() {
+            Ok(leaf)
+        } else {
+            Err(BadLeaf)
+        }
     }
 }
 
@@ -163,7 +178,10 @@ impl Notice {
             out.extend_from_slice(&old.to_be_bytes());
         };
         match self {
-            Self::Started { organisation, previous } => {
+            Self::Started {
+                organisation,
+                previous,
+            } => {
                 out.push(1);
                 out.extend_from_slice(organisation);
                 if let Some((size, root)) = previous {
@@ -183,7 +201,11 @@ impl Notice {
             }
             Self::Redacted { new, old } => pair(out, 4, *new, *old),
             Self::Resealed { new, old } => pair(out, 5, *new, *old),
-            Self::Restored { hidden_after, size, root } => {
+            Self::Restored {
+                hidden_after,
+                size,
+                root,
+            } => {
                 out.push(6);
                 out.extend_from_slice(&hidden_after.to_be_bytes());
                 out.extend_from_slice(&size.to_be_bytes());
@@ -200,7 +222,11 @@ impl Notice {
         Ok(match bytes.u8()? {
             1 => Self::Started {
                 organisation: bytes.array()?,
-                previous: if bytes.0.is_empty() { None } else { Some((bytes.u64()?, bytes.array()?)) },
+                previous: if bytes.0.is_empty() {
+                    None
+                } else {
+                    Some((bytes.u64()?, bytes.array()?))
+                },
             },
             2 => {
                 let mut rids = Vec::new();
@@ -212,11 +238,25 @@ impl Notice {
                 }
                 Self::Blanked(rids)
             }
-            3 => Self::Erased { commitment: bytes.array()? },
-            4 => Self::Redacted { new: bytes.u64()?, old: bytes.u64()? },
-            5 => Self::Resealed { new: bytes.u64()?, old: bytes.u64()? },
-            6 => Self::Restored { hidden_after: bytes.i64()?, size: bytes.u64()?, root: bytes.array()? },
-            7 => Self::SigningKey { public: bytes.array()? },
+            3 => Self::Erased {
+                commitment: bytes.array()?,
+            },
+            4 => Self::Redacted {
+                new: bytes.u64()?,
+                old: bytes.u64()?,
+            },
+            5 => Self::Resealed {
+                new: bytes.u64()?,
+                old: bytes.u64()?,
+            },
+            6 => Self::Restored {
+                hidden_after: bytes.i64()?,
+                size: bytes.u64()?,
+                root: bytes.array()?,
+            },
+            7 => Self::SigningKey {
+                public: bytes.array()?,
+            },
             _ => return Err(BadLeaf),
         })
     }

@@ -8,10 +8,14 @@
 //! To add a kind of leaf: a variant in [`leaf`], its bytes in `docs/formats/leaf.md`, a fixture in its tests.
 
 pub mod checkpoint;
+pub mod export;
 pub mod leaf;
 pub mod merkle;
 pub mod note;
 pub mod proof;
+pub mod proof_file;
+pub mod tile;
+pub mod witness;
 
 /// A SHA-256 hash.
 pub type Hash = [u8; 32];

@@ -93,7 +93,9 @@ impl Frontier {
     #[must_use]
     pub fn root(&self) -> Hash {
         let mut subtrees = self.edge.iter().rev();
-        let Some(last) = subtrees.next() else { return empty_root() };
+        let Some(last) = subtrees.next() else {
+            return empty_root();
+        };
         subtrees.fold(*last, |right, left| node_hash(left, &right))
     }
 
@@ -121,6 +123,9 @@ impl Frontier {
         if *version != 1 || !rest.is_empty() || edge.len() != size.count_ones() as usize {
             return Err(BadFrontier);
         }
-        Ok(Self { size, edge: edge.to_vec() })
+        Ok(Self {
+            size,
+            edge: edge.to_vec(),
+        })
     }
 }

@@ -59,8 +59,12 @@ impl VerifierKey {
     /// A key by name; `None` when the name may not be used in notes.
     #[must_use]
     pub fn new(name: &str, public: [u8; 32]) -> Option<Self> {
-        let good = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
-        good.then(|| Self { name: name.to_owned(), public })
+        let good = !name.is_empty()
+            && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+        good.then(|| Self {
+            name: name.to_owned(),
+            public,
+        })
     }
 
     /// The key of a signer; `None` when its name may not be used in notes.
@@ -106,7 +110,13 @@ impl std::fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut key = vec![ED25519_TYPE];
         key.extend_from_slice(&self.public);
-        write!(f, "{}+{}+{}", self.name, hex(&self.id()), BASE64.encode(key))
+        write!(
+            f,
+            "{}+{}+{}",
+            self.name,
+            hex(&self.id()),
+            BASE64.encode(key)
+        )
     }
 }
 
@@ -133,11 +143,16 @@ pub fn sign(text: &str, signers: &[&dyn Signer]) -> Result<String, CannotSign> {
 ///
 /// # Errors
 /// See [`NoteError`]. A wrong signature by one trusted key refuses the note even when another one is right.
-pub fn open<'a, 'k>(note: &'a [u8], trusted: &'k [VerifierKey]) -> Result<(&'a str, Vec<&'k VerifierKey>), NoteError> {
+pub fn open<'a, 'k>(
+    note: &'a [u8],
+    trusted: &'k [VerifierKey],
+) -> Result<(&'a str, Vec<&'k VerifierKey>), NoteError> {
     let (text, lines) = split(note)?;
     let mut signed: Vec<&VerifierKey> = Vec::new();
     for (name, id, signature) in lines {
-        let Some(key) = trusted.iter().find(|k| k.name == name && k.id() == id) else { continue };
+        let Some(key) = trusted.iter().find(|k| k.name == name && k.id() == id) else {
+            continue;
+        };
         if signed.contains(&key) {
             continue;
         }
@@ -146,7 +161,11 @@ pub fn open<'a, 'k>(note: &'a [u8], trusted: &'k [VerifierKey]) -> Result<(&'a s
             .map_err(|_| NoteError::WrongSignature)?;
         signed.push(key);
     }
-    if signed.is_empty() { Err(NoteError::Unsigned) } else { Ok((text, signed)) }
+    if signed.is_empty() {
+        Err(NoteError::Unsigned)
+    } else {
+        Ok((text, signed))
+    }
 }
 
 /// The text of a note whose signatures are not looked at, only their form.
@@ -167,8 +186,12 @@ fn split(note: &[u8]) -> Result<(&str, Vec<Line<'_>>), NoteError> {
     // The text keeps its last line feed; the blank line's own is the separator.
     let at = note.rfind("\n\n").ok_or(NoteError::Malformed)?;
     let (text, signatures) = (note.get(..=at), note.get(at + 2..));
-    let (Some(text), Some(signatures)) = (text, signatures) else { return Err(NoteError::Malformed) };
-    let Some(signatures) = signatures.strip_suffix('\n') else { return Err(NoteError::Malformed) };
+    let (Some(text), Some(signatures)) = (text, signatures) else {
+        return Err(NoteError::Malformed);
+    };
+    let Some(signatures) = signatures.strip_suffix('\n') else {
+        return Err(NoteError::Malformed);
+    };
     if !is_text(text) {
         return Err(NoteError::Malformed);
     }
@@ -184,7 +207,8 @@ fn split(note: &[u8]) -> Result<(&str, Vec<Line<'_>>), NoteError> {
 
 fn signature_line(line: &str) -> Option<Line<'_>> {
     let (name, signature) = line.strip_prefix("— ")?.split_once(' ')?;
-    let good = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+    let good = !name.is_empty()
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
     let signature = BASE64.decode(signature).ok()?;
     let (id, signature) = signature.split_first_chunk::<4>()?;
     (good && !signature.is_empty()).then(|| (name, *id, signature.to_vec()))

@@ -34,7 +34,14 @@ pub enum ProofError {
 
 impl HashReader for [Hash] {
     fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
-        Ok(if level == 0 { usize::try_from(index).ok().and_then(|i| self.get(i)).copied() } else { None })
+        Ok(if level == 0 {
+            usize::try_from(index)
+                .ok()
+                .and_then(|i| self.get(i))
+                .copied()
+        } else {
+            None
+        })
     }
 }
 
@@ -49,14 +56,22 @@ impl HashReader for Vec<Hash> {
 /// # Errors
 /// When a hash is not known or cannot be read.
 pub fn root<R: HashReader + ?Sized>(reader: &R, size: u64) -> Result<Hash, ProofError> {
-    if size == 0 { Ok(empty_root()) } else { subtree(reader, 0, size) }
+    if size == 0 {
+        Ok(empty_root())
+    } else {
+        subtree(reader, 0, size)
+    }
 }
 
 /// Proof that leaf `index` is in the tree of `size` leaves.
 ///
 /// # Errors
 /// [`ProofError::Range`] when it is not; otherwise when a hash is not known or cannot be read.
-pub fn inclusion<R: HashReader + ?Sized>(reader: &R, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
+pub fn inclusion<R: HashReader + ?Sized>(
+    reader: &R,
+    index: u64,
+    size: u64,
+) -> Result<Vec<Hash>, ProofError> {
     if index >= size {
         return Err(ProofError::Range);
     }
@@ -80,7 +95,11 @@ pub fn inclusion<R: HashReader + ?Sized>(reader: &R, index: u64, size: u64) -> R
 ///
 /// # Errors
 /// [`ProofError::Range`] when `old` is above `new`; otherwise when a hash is not known or cannot be read.
-pub fn consistency<R: HashReader + ?Sized>(reader: &R, old: u64, new: u64) -> Result<Vec<Hash>, ProofError> {
+pub fn consistency<R: HashReader + ?Sized>(
+    reader: &R,
+    old: u64,
+    new: u64,
+) -> Result<Vec<Hash>, ProofError> {
     if old > new {
         return Err(ProofError::Range);
     }
@@ -111,7 +130,13 @@ pub fn consistency<R: HashReader + ?Sized>(reader: &R, old: u64, new: u64) -> Re
 ///
 /// # Errors
 /// When it does not prove that `leaf` is entry `index` of the tree with this size and root.
-pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], expected: &Hash) -> Result<(), ProofError> {
+pub fn verify_inclusion(
+    leaf: &Hash,
+    index: u64,
+    size: u64,
+    proof: &[Hash],
+    expected: &Hash,
+) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::Range);
     }
@@ -132,10 +157,15 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], expe
         f >>= 1;
         s >>= 1;
     }
-    if s == 0 && hash == *expected { Ok(()) } else { Err(ProofError::Wrong) }
+    if s == 0 && hash == *expected {
+        Ok(())
+    } else {
+        Err(ProofError::Wrong)
+    }
 }
 
-/// Checks a consistency proof (RFC 9162 2.1.4.2). A tree of size 0 begins every tree, with an empty proof.
+/// Checks a consistency proof (RFC 9162 2.1.4.2). The empty tree begins every tree, so for `old` 0 there is no proof to
+/// check: [`ProofError::Range`].
 ///
 /// # Errors
 /// When it does not prove that the new tree begins with the old one.
@@ -146,17 +176,23 @@ pub fn verify_consistency(
     new_root: &Hash,
     proof: &[Hash],
 ) -> Result<(), ProofError> {
-    if old > new {
+    if old == 0 || old > new {
         return Err(ProofError::Range);
     }
-    if old == 0 || old == new {
-        let same = if old == 0 { *old_root == empty_root() } else { old_root == new_root };
-        let new_empty = new != 0 || *new_root == empty_root();
-        return if proof.is_empty() && same && new_empty { Ok(()) } else { Err(ProofError::Wrong) };
+    if old == new {
+        return if proof.is_empty() && old_root == new_root {
+            Ok(())
+        } else {
+            Err(ProofError::Wrong)
+        };
     }
     let mut rest = proof.iter();
     // A perfect old tree is itself the first node, and is not sent.
-    let first = if old.is_power_of_two() { old_root } else { rest.next().ok_or(ProofError::Wrong)? };
+    let first = if old.is_power_of_two() {
+        old_root
+    } else {
+        rest.next().ok_or(ProofError::Wrong)?
+    };
     let (mut f, mut s) = (old - 1, new - 1);
     while f & 1 == 1 {
         f >>= 1;
@@ -180,7 +216,11 @@ pub fn verify_consistency(
         f >>= 1;
         s >>= 1;
     }
-    if s == 0 && old_hash == *old_root && new_hash == *new_root { Ok(()) } else { Err(ProofError::Wrong) }
+    if s == 0 && old_hash == *old_root && new_hash == *new_root {
+        Ok(())
+    } else {
+        Err(ProofError::Wrong)
+    }
 }
 
 /// Largest power of two below `n`, for `n` of at least 2 (RFC 9162's k).
@@ -201,5 +241,8 @@ fn subtree<R: HashReader + ?Sized>(reader: &R, low: u64, high: u64) -> Result<Ha
         }
     }
     let middle = low + split(count);
-    Ok(node_hash(&subtree(reader, low, middle)?, &subtree(reader, middle, high)?))
+    Ok(node_hash(
+        &subtree(reader, low, middle)?,
+        &subtree(reader, middle, high)?,
+    ))
 }

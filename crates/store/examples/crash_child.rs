@@ -56,6 +56,6 @@ fn entry(seq: u64) -> EntryRecord {
     EntryRecord {
         seq,
         entry: seq.to_be_bytes().to_vec(),
-        sealed: (seq % 2 == 0).then(|| vec![seq as u8; 200]),
+        sealed: seq.is_multiple_of(2).then(|| vec![seq as u8; 200]),
     }
 }
