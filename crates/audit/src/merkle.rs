@@ -7,13 +7,35 @@ use crate::Hash;
 /// SHA-256 over the concatenation of `parts`.
 #[must_use]
 pub fn sha256(parts: &[&[u8]]) -> Hash {
-    let mut context = Context::new(&SHA256);
+    let mut hasher = Hasher::default();
     for part in parts {
-        context.update(part);
+        hasher.update(part);
     }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    out
+    hasher.finish()
+}
+
+/// SHA-256 over bytes that come piece by piece.
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all bytes added.
+    #[must_use]
+    pub fn finish(self) -> Hash {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
 }
 
 /// Hash of a leaf: `SHA-256(0x00, entry)`.
