@@ -84,8 +84,8 @@ pub fn backup(
         segments,
     };
     let signed = note::sign(&manifest.to_text(), &[options.signer])?;
-    file::write(&target.join(format!("checkpoints/{size:016}")), &checkpoint)?;
-    file::write(
+    write_once(&target.join(format!("checkpoints/{size:016}")), &checkpoint)?;
+    write_once(
         &target.join(format!("manifests/{size:016}")),
         signed.as_bytes(),
     )?;
@@ -96,6 +96,14 @@ pub fn backup(
         written,
         kept,
     })
+}
+
+/// Writes a file unless it is there already with these bytes: a backup of an unchanged store adds nothing.
+fn write_once(path: &Path, bytes: &[u8]) -> Result<(), ContinuityError> {
+    if file::read(path, bytes.len() as u64).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    file::write(path, bytes)
 }
 
 /// The tree of the first `size` entries: the stored frontier and what came after it.
@@ -122,18 +130,12 @@ fn frontier(view: &View<'_>, size: u64) -> Result<Frontier, ContinuityError> {
     }
 }
 
-/// Full segments of the newest backup in the folder that this signer signed.
+/// Segments of the newest backup in the folder that this signer signed.
 fn earlier_segments(target: &Path, signer: &dyn Signer) -> Vec<Segment> {
     let trusted: Vec<VerifierKey> = VerifierKey::of(signer).into_iter().collect();
     let newest = restore::open_manifest(target, None, &trusted);
     newest
-        .map(|(manifest, _)| {
-            manifest
-                .segments
-                .into_iter()
-                .filter(|s| s.last.is_none())
-                .collect()
-        })
+        .map(|(manifest, _)| manifest.segments)
         .unwrap_or_default()
 }
 

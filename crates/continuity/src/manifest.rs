@@ -191,3 +191,77 @@ fn segment(line: &str) -> Option<Segment> {
 fn hash(text: &str) -> Option<Hash> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn manifest(size: u64, last_rid: u64) -> Manifest {
+        let of = |kind, last: u64, from_one: u64| {
+            (0..=last >> 16).map(move |index| {
+                let end = (index << 16) | 0xffff;
+                let count =
+                    last.min(end) - (index << 16) + 1 - if index == 0 { from_one } else { 0 };
+                Segment {
+                    kind,
+                    index,
+                    last: (last < end).then_some(last),
+                    count,
+                    bytes: 8 + count,
+                    digest: [7; 32],
+                }
+            })
+        };
+        let rows = of(Kind::Rows, last_rid, 1);
+        Manifest {
+            origin: "log".to_owned(),
+            size,
+            root: [1; 32],
+            last_rid,
+            checkpoint: [2; 32],
+            meta: vec![("key".to_owned(), vec![0, 255])],
+            segments: rows.chain(of(Kind::Entries, size - 1, 0)).collect(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_manifest_reads_back(size in 1_u64..400_000, last_rid in 1_u64..400_000) {
+            let manifest = manifest(size, last_rid);
+            prop_assert_eq!(Manifest::parse(&manifest.to_text()), Some(manifest));
+        }
+
+        #[test]
+        fn parsing_never_panics(
+            text in "[\\PC\n]{0,100}",
+            at in any::<prop::sample::Index>(),
+            size in prop::sample::select(vec![1, 65_536, 200_000, u64::MAX - 1]),
+        ) {
+            let _ = Manifest::parse(&text);
+            let mut good = manifest(200_000, 70_000).to_text();
+            good = good.replace("200000", &size.to_string());
+            let lines: Vec<&str> = good.lines().collect();
+            let cut = at.index(lines.len());
+            let _ = Manifest::parse(&good);
+            let _ = Manifest::parse(&(lines[..cut].join("\n") + "\n" + &text + "\n" + &lines[cut..].join("\n") + "\n"));
+        }
+    }
+
+    #[test]
+    fn a_manifest_with_a_gap_is_not_one() {
+        let whole = manifest(200_000, 70_000);
+        assert!(Manifest::parse(&whole.to_text()).is_some());
+        for (at, s) in whole.segments.iter().enumerate() {
+            if s.kind == Kind::Entries {
+                let mut gap = whole.clone();
+                gap.segments.remove(at);
+                assert!(Manifest::parse(&gap.to_text()).is_none());
+            }
+            let mut doubled = whole.clone();
+            doubled.segments.insert(at, s.clone());
+            assert!(Manifest::parse(&doubled.to_text()).is_none());
+        }
+    }
+}

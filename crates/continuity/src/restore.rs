@@ -291,18 +291,24 @@ impl<'a> Check<'a> {
 
     fn run(&mut self) -> Result<(), ContinuityError> {
         while let Some(segment) = self.rows.next() {
-            // A row's leaf is in the same commit as the row, so it is never far.
-            let last = segment.last.unwrap_or((segment.index << 16) | 0xffff);
-            self.read_entries_until(Some(last))?;
+            self.read_entries_until(Some(&segment))?;
             self.read_rows(&segment)?;
         }
         self.read_entries_until(None)?;
         self.sink.flush()
     }
 
-    /// Reads entry segments until the leaf of a row past `last` has come, or to the end.
-    fn read_entries_until(&mut self, last: Option<u64>) -> Result<(), ContinuityError> {
-        while !last.is_some_and(|last| self.expected.keys().any(|rid| *rid > last)) {
+    /// Reads entry segments until there are leaves for all rows of a row segment, or to the end. A row and its leaf are
+    /// of one commit, so that is never far.
+    fn read_entries_until(&mut self, rows: Option<&Segment>) -> Result<(), ContinuityError> {
+        let known = |expected: &HashMap<u64, Hash>, rows: &Segment| {
+            expected
+                .keys()
+                .filter(|rid| *rid >> 16 == rows.index)
+                .count() as u64
+                >= rows.count
+        };
+        while !rows.is_some_and(|rows| known(&self.expected, rows)) {
             let Some(segment) = self.entries.next() else {
                 return Ok(());
             };

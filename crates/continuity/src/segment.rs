@@ -176,3 +176,41 @@ fn bytes(file: &mut dyn Read, length: u32) -> io::Result<Vec<u8>> {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keepwell_audit::merkle::sha256;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Even under a manifest that vouches for them, bytes that are no segment are refused without a panic.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            tail in prop::collection::vec(any::<u8>(), 0..300),
+            count in 0_u64..5,
+            index in 0_u64..2,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            for (kind, magic) in [(Kind::Rows, ROWS), (Kind::Entries, ENTRIES)] {
+                let mut bytes = magic.to_vec();
+                bytes.extend_from_slice(&tail);
+                let digest = sha256(&[&bytes]);
+                let segment = Segment { kind, index, last: Some(9), count, bytes: bytes.len() as u64, digest };
+                let path = dir.path().join(segment.path());
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, &bytes).unwrap();
+                let mut seen = 0;
+                let outcome = match kind {
+                    Kind::Rows => read_rows(dir.path(), &segment, |_| { seen += 1; Ok(()) }),
+                    Kind::Entries => read_entries(dir.path(), &segment, |_| { seen += 1; Ok(()) }),
+                };
+                prop_assert!(outcome.is_err() || seen == count);
+                if count == 0 && !tail.is_empty() {
+                    prop_assert!(outcome.is_err());
+                }
+            }
+        }
+    }
+}
