@@ -1,1 +1,146 @@
-//! FHIR API, pages: translation only.
+//! HTTP: the FHIR API, the pages, health and metrics. Translation only: every decision and every record of an access
+//! is made behind [`keepwell_record::Door`].
+//!
+//! This crate holds no keys, asks no policy and knows no store. To add a route: a row in [`routes`], a handler that
+//! calls one method of the door, a row in the authorization table.
+
+pub mod fhir;
+pub mod listen;
+pub mod metrics;
+pub mod openapi;
+pub mod pages;
+mod respond;
+pub mod routes;
+mod site;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::{any, get};
+use keepwell_identity::Identity;
+use keepwell_model::actor::Role;
+use keepwell_record::Door;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// What the handlers share.
+pub struct App {
+    /// The way to patient data.
+    pub door: Arc<Door>,
+    /// Who is asking.
+    pub identity: Arc<Identity>,
+    /// Scheme and authority the server is reached at, for example `http://127.0.0.1:8080`.
+    pub origin: String,
+    /// Host names accepted in `Host`, lower case, without port.
+    pub hosts: Vec<String>,
+    /// Counters for `/metrics`.
+    pub metrics: metrics::Metrics,
+    /// The index is up to date and writes are accepted.
+    pub ready: AtomicBool,
+    /// Request ids: a random start and a counter.
+    pub request_ids: RequestIds,
+    /// Largest body accepted, in bytes.
+    pub body_max: usize,
+    /// Unauthenticated refusals, counted per source and minute.
+    pub strangers: fhir::Strangers,
+    /// Served over TLS.
+    pub secure: bool,
+    /// Reached from this machine only.
+    pub loopback: bool,
+    /// What the pages show of the site.
+    pub site: SiteFacts,
+}
+
+/// What the pages show of the site.
+#[derive(Clone, Debug, Default)]
+pub struct SiteFacts {
+    /// The demo clinic.
+    pub demo: bool,
+    /// Logins offered on the sign-in page.
+    pub logins: Vec<Login>,
+}
+
+/// A login that the demo offers.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Account id.
+    pub user: String,
+    /// Name shown.
+    pub display: String,
+    /// Role.
+    pub role: Role,
+    /// What to try.
+    pub try_this: String,
+}
+
+/// Gives each request an id that says nothing about it.
+pub struct RequestIds {
+    /// Random, new at each start.
+    pub prefix: u32,
+    /// The next number.
+    pub next: AtomicU64,
+}
+
+impl RequestIds {
+    /// A new id, 16 hexadecimal digits.
+    pub fn give(&self) -> String {
+        let n = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        format!("{:08x}{:08x}", self.prefix, n & 0xffff_ffff)
+    }
+}
+
+/// All routes of the main listener.
+pub fn router(app: Arc<App>) -> Router {
+    let pages = pages::router(Arc::new(site::PagesBackend::new(Arc::clone(&app))));
+    let secure = app.secure;
+    let api = Router::new()
+        .route("/health", get(fhir::health))
+        .route("/ready", get(fhir::ready))
+        .route("/fhir", any(fhir::handle))
+        .route("/fhir/", any(fhir::handle))
+        .route("/fhir/{*path}", any(fhir::handle))
+        .with_state(app);
+    let all = Router::new().merge(api).merge(pages);
+    if !secure {
+        return all;
+    }
+    all.layer(axum::middleware::map_response(|mut r: axum::response::Response| async {
+        let hsts = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+        r.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        r
+    }))
+}
+
+/// The metrics listener's one route.
+pub fn metrics_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route(
+            "/metrics",
+            get(|State(app): State<Arc<App>>| async move {
+                let s = app.door.ledger().status();
+                let gauges = [
+                    ("keepwell_rows", "Rows in the log.", s.rows as f64),
+                    ("keepwell_log_entries", "Entries in the audit log.", s.entries as f64),
+                    ("keepwell_slots_active", "Key slots in use.", f64::from(s.slots_active)),
+                    ("keepwell_index_bytes", "Estimated memory of the index.", app.door.index_bytes() as f64),
+                    ("keepwell_writes_stopped", "1 while writes are refused.", f64::from(u8::from(s.stopped.is_some()))),
+                ];
+                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&gauges))
+            }),
+        )
+        .with_state(app)
+}
+
+/// The answers of a sealed server.
+pub fn sealed_router() -> Router {
+    Router::new().route("/health", get(fhir::health)).fallback(|| async {
+        let issue = keepwell_model::outcome::Issue::error(
+            "transient",
+            "the server is sealed: its keys are not in memory. The operator unseals it with `keepwell keys unseal`",
+        );
+        let body = keepwell_model::outcome::operation_outcome(&[issue]).to_string();
+        let headers = [(header::CONTENT_TYPE, respond::FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
+        (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
+    })
+}

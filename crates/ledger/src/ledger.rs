@@ -328,6 +328,12 @@ impl<F: Follower> Ledger<F> {
         String::from_utf8_lossy(&self.core.head.read().note).into_owned()
     }
 
+    /// The newest checkpoint, signed now where entries came since.
+    pub(crate) fn signed_head(&self) -> Result<String, ReadError> {
+        self.alone(Log::sign_head).map_err(|_| ReadError::Stopped)?.map_err(|e| ReadError::Store(e.to_string()))?;
+        Ok(self.checkpoint())
+    }
+
     /// A proof that entry `seq` is in the log, up to the newest checkpoint: C2SP `tlog-proof` text.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ pub mod follower;
 mod homes;
 mod keeper;
 mod ledger;
+mod lookup;
 mod proof;
 mod row;
 mod snapshot;

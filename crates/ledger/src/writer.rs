@@ -191,6 +191,11 @@ impl<F: Follower> Log<F> {
             }
             Err(refusal) => {
                 let event = self.core.follower.event(&mut change, Err(&refusal));
+                if event.kind == 0 {
+                    // The caller prepares the change again; its end is what goes into the log.
+                    let _ = reply.send(Err(AppendError::Refused(refusal)));
+                    return false;
+                }
                 match self.add_event(group, &event, at) {
                     Ok(_) => {
                         group.fsync = true;

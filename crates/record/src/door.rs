@@ -12,7 +12,7 @@ use keepwell_model::time::{Clock, Entropy};
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Decision, Labels, Obligation, Relation, Request, Target};
 use keepwell_search::index::Version;
-use crate::stub::Hl7;
+use keepwell_search::terminology::Hl7;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -80,6 +80,21 @@ impl Door {
     #[must_use]
     pub fn ledger(&self) -> &Ledger<Records> {
         &self.ledger
+    }
+
+    /// Estimated memory of the index, in bytes.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        self.records.index.read().bytes()
+    }
+
+    /// Asks whether `ctx` may see the state of the installation, and records that it was shown.
+    ///
+    /// # Errors
+    /// 403, 503.
+    pub async fn status_for(&self, ctx: &Context) -> Result<(), Refusal> {
+        self.authorize_system(ctx, Action::Status).await?;
+        self.record_act(ctx, Action::Status, 0, "").await
     }
 
     /// A new random logical id (UUID version 4, RFC 9562).
@@ -163,6 +178,16 @@ impl Door {
         if !note.is_empty() {
             note.clone_into(&mut access.reason);
         }
+        self.log(access, &[], Wait::Fsync).await
+    }
+
+    /// Records an act on the installation that was refused elsewhere (durable on return).
+    ///
+    /// # Errors
+    /// 503 where it cannot be recorded.
+    pub async fn record_refusal(&self, ctx: &Context, action: Action, status: u16) -> Result<(), Refusal> {
+        let mut access = Access::of(ctx, action);
+        access.status = status;
         self.log(access, &[], Wait::Fsync).await
     }
 

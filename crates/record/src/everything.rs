@@ -86,7 +86,7 @@ impl Door {
                 return Err(Refusal::gone());
             }
             for t in ResourceType::all() {
-                let Some(clause) = crate::search::compartment_clause(patient, id, t) else { continue };
+                let Some(clause) = keepwell_search::parse::compartment(patient, id, t) else { continue };
                 if index.count(t) == 0 || !options.types.is_empty() && !options.types.contains(&t) {
                     continue;
                 }

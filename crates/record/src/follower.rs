@@ -314,11 +314,11 @@ impl Follower for Records {
                     .collect();
             }
             Err(unmet) => {
-                change.access.status = match unmet {
-                    Unmet::Version => 412,
-                    // The request goes on and will be recorded with its end.
-                    Unmet::Again => 0,
-                };
+                // The request goes on, prepared anew, and is recorded with its end.
+                if *unmet == Unmet::Again {
+                    return Event::default();
+                }
+                change.access.status = 412;
             }
         }
         Event {

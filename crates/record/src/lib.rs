@@ -8,13 +8,13 @@
 //! This crate knows no HTTP and no keys. To add an interaction: a file of its own, an `Action` in `policy` with its
 //! rows in the authorization table, a method on [`Door`] that gates, asks for each row, and logs before it returns.
 
-mod stub;
 mod access_log;
 mod answer;
 mod bundle;
 mod capabilities;
 mod change;
 mod door;
+mod erase;
 mod event;
 mod everything;
 mod follower;

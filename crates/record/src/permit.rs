@@ -15,14 +15,14 @@ const CACHE_MAX: usize = 65_536;
 
 /// The policy engine behind its cache.
 pub struct Gate {
-    engine: Engine,
+    engine: Arc<Engine>,
     cache: RwLock<HashMap<Request, Arc<Decision>>>,
 }
 
 impl Gate {
     /// Puts a cache before `engine`.
     #[must_use]
-    pub fn new(engine: Engine) -> Self {
+    pub fn new(engine: Arc<Engine>) -> Self {
         Self { engine, cache: RwLock::default() }
     }
 

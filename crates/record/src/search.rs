@@ -12,10 +12,9 @@ use keepwell_model::outcome::{Issue, Severity, operation_outcome};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
-use keepwell_search::definition::compartment;
 use keepwell_search::index::{Cursor, Limits, Version};
-use crate::stub::parse::{Options, parse};
-use keepwell_search::query::{Clause, Query, Summary, Total};
+use keepwell_search::parse::{Options, compartment, parse};
+use keepwell_search::query::{Query, Summary, Total};
 
 /// A search as it came in.
 #[derive(Clone, Debug)]
@@ -89,7 +88,7 @@ impl Door {
         let options = self.options(request.base, request.lenient);
         let mut query = parse(request.resource_type, params, &options).map_err(Refusal::bad)?;
         if let Some((owner, id)) = request.compartment {
-            let clause = compartment_clause(owner, id, request.resource_type)
+            let clause = compartment(owner, id, request.resource_type)
                 .ok_or_else(|| {
                     Refusal::new(404, "not-found", "resources of that type are not in that compartment")
                 })?;
@@ -215,12 +214,6 @@ impl Door {
         }
         Ok(Resumed { cursor, params })
     }
-}
-
-/// The condition that a resource of type `member` is in the compartment of `owner/id`; none where the type cannot be.
-pub(crate) fn compartment_clause(owner: ResourceType, id: &str, member: ResourceType) -> Option<Clause> {
-    let params = compartment(owner, member)?;
-    Some(Clause::Compartment { owner, id: id.to_owned(), params: params.to_vec(), itself: owner == member })
 }
 
 struct Resumed {

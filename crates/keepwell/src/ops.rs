@@ -1,0 +1,241 @@
+//! The administrative commands: the same code whether they come through the socket of a running server or the command
+//! line has opened the directory itself.
+
+use crate::site::Site;
+use anyhow::{Context as _, anyhow, bail};
+use keepwell_identity::Wanted;
+use keepwell_model::actor::{Context, Role, Scope};
+use keepwell_policy::Action;
+use keepwell_record::Refusal;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A command for an open installation.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum Op {
+    /// Issue a token.
+    Token {
+        /// Scopes, separated by spaces.
+        scope: String,
+        /// Lifetime in seconds.
+        ttl_s: i64,
+        /// Role by name.
+        role: String,
+        /// User or client.
+        user: String,
+        /// Patient of the role patient.
+        patient: Option<String>,
+    },
+    /// Revoke a token.
+    Revoke {
+        /// Its id.
+        jti: String,
+    },
+    /// Make a one-time sign-in link.
+    LoginLink {
+        /// Whose.
+        user: String,
+    },
+    /// Verify everything.
+    Verify {
+        /// A checkpoint kept elsewhere.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Export the log.
+    AuditExport {
+        /// To this folder.
+        to: PathBuf,
+    },
+    /// Prove one entry.
+    AuditProve {
+        /// Its number.
+        entry: u64,
+    },
+    /// State of the keys.
+    KeysStatus,
+    /// New generations; a new passphrase, if given.
+    KeysRotate {
+        /// File with the new passphrase.
+        new_passphrase_file: Option<PathBuf>,
+    },
+    /// Erase a patient.
+    Erase {
+        /// Which.
+        patient: String,
+        /// Why.
+        reason: String,
+        /// Do it.
+        yes: bool,
+    },
+    /// Back up.
+    Backup {
+        /// Segments.
+        to: PathBuf,
+        /// Keyring.
+        keys_to: PathBuf,
+    },
+    /// Load files into the running server.
+    Import {
+        /// Files and directories, absolute.
+        files: Vec<PathBuf>,
+    },
+    /// Seal the server. Handled by the server itself.
+    KeysSeal,
+    /// Unseal the server. Handled by the sealed server itself.
+    KeysUnseal,
+}
+
+fn refused(e: Refusal) -> anyhow::Error {
+    let text: Vec<String> = e.issues.into_iter().map(|i| i.diagnostics).collect();
+    anyhow!(text.join("; "))
+}
+
+/// Runs a command on behalf of the operator at this machine.
+///
+/// # Errors
+/// In a sentence.
+pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
+    let ctx = site.job("command");
+    match op {
+        Op::Token { scope, ttl_s, role, user, patient } => token(site, &ctx, &scope, ttl_s, &role, user, patient).await,
+        Op::Revoke { jti } => {
+            site.identity.revoke_token(&ctx, &jti).await?;
+            Ok(json!({ "revoked": jti }))
+        }
+        Op::LoginLink { user } => {
+            let code = site.identity.login_link(&ctx, &user).await?;
+            Ok(json!({ "code": code.code, "expires": code.expires.to_string() }))
+        }
+        Op::Verify { checkpoint } => {
+            site.door.authorize_system(&ctx, Action::AuditVerify).await.map_err(refused)?;
+            site.door.record_act(&ctx, Action::AuditVerify, 0, "").await.map_err(refused)?;
+            let report = site.door.ledger().verify(checkpoint.as_deref())?;
+            Ok(report_json(&report))
+        }
+        Op::AuditExport { to } => {
+            site.door.authorize_system(&ctx, Action::AuditExport).await.map_err(refused)?;
+            site.door.record_act(&ctx, Action::AuditExport, 0, "").await.map_err(refused)?;
+            let _ = to; bail!("not wired yet")
+        }
+        Op::AuditProve { entry } => {
+            site.door.authorize_system(&ctx, Action::AuditProve).await.map_err(refused)?;
+            site.door.record_act(&ctx, Action::AuditProve, 0, "").await.map_err(refused)?;
+            let proof = site.door.ledger().proof(entry)?;
+            let key = site.door.ledger().verifier_key();
+            Ok(json!({ "proof": String::from_utf8_lossy(&proof), "key": key }))
+        }
+        Op::KeysStatus => {
+            site.door.authorize_system(&ctx, Action::KeysStatus).await.map_err(refused)?;
+            site.door.record_act(&ctx, Action::KeysStatus, 0, "").await.map_err(refused)?;
+            Ok(status(site))
+        }
+        Op::KeysRotate { new_passphrase_file } => {
+            site.door.authorize_system(&ctx, Action::KeysRotate).await.map_err(refused)?;
+            site.door.record_act(&ctx, Action::KeysRotate, 0, "").await.map_err(refused)?;
+            if let Some(file) = new_passphrase_file {
+                let new = keepwell_vault::Passphrase::from_file(&file)
+                    .with_context(|| format!("cannot read `{}`", file.display()))?;
+                site.door.ledger().rotate_custody(&new)?;
+            }
+            site.door.ledger().rotate_keys()?;
+            Ok(status(site))
+        }
+        Op::Erase { patient, reason, yes } => erase(site, &ctx, &patient, &reason, yes).await,
+        Op::Backup { to, keys_to } => backup(site, &ctx, &to, &keys_to).await,
+        Op::Import { files } => {
+            let told = parking_lot::Mutex::new(Vec::new());
+            let total = crate::load::files(site, &files, |line| told.lock().push(line.to_owned())).await?;
+            Ok(json!({
+                "written": total.written,
+                "unchanged": total.unchanged,
+                "refused": total.refused,
+                "faulty": total.faulty,
+                "told": told.into_inner(),
+            }))
+        }
+        Op::KeysSeal | Op::KeysUnseal => bail!("the server is not running: nothing to seal or unseal"),
+    }
+}
+
+async fn token(
+    site: &Site,
+    ctx: &Context,
+    scope: &str,
+    ttl_s: i64,
+    role: &str,
+    user: String,
+    patient: Option<String>,
+) -> anyhow::Result<Value> {
+    let role = Role::from_name(role).with_context(|| {
+        let names: Vec<&str> = Role::ALL.iter().map(|r| r.name()).collect();
+        format!("there is no such role; roles are {}", names.join(", "))
+    })?;
+    let scopes = scope
+        .split_whitespace()
+        .map(|s| Scope::parse(s).with_context(|| format!("`{s}` is not a scope like system/*.cruds")))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let wanted = Wanted { display: user.clone(), user, role, patient, scopes, ttl_s };
+    let issued = site.identity.issue_token(ctx, &wanted).await?;
+    Ok(json!({ "token": issued.token, "jti": issued.jti, "expires": issued.expires.to_string() }))
+}
+
+/// The report of a verification as JSON.
+#[must_use]
+pub fn report_json(r: &keepwell_ledger::verify::Report) -> Value {
+    json!({
+        "ok": r.ok,
+        "rows": r.rows,
+        "entries": r.entries,
+        "opened": r.opened,
+        "erased": r.erased,
+        "checkpointCompared": r.checkpoint_compared,
+        "findings": r.findings,
+        "more": r.more,
+    })
+}
+
+/// The state of keys and log as JSON; no key, no patient.
+#[must_use]
+pub fn status(site: &Site) -> Value {
+    let s = site.door.ledger().status();
+    json!({
+        "rows": s.rows,
+        "entries": s.entries,
+        "slotsActive": s.slots_active,
+        "slotsFree": s.slots_free,
+        "slotsDestroyed": s.slots_destroyed,
+        "erasures": s.erasures,
+        "keyringRevision": s.keyring_revision,
+        "custody": s.custody,
+        "eraPlaces": 1 + site.settings.era_copies.len(),
+        "stopped": s.stopped.map(|u| u.to_string()),
+        "note": "a copy of the keyring older than the last erasure opens nothing: copy it anew after each",
+    })
+}
+
+async fn erase(site: &Site, ctx: &Context, patient: &str, reason: &str, yes: bool) -> anyhow::Result<Value> {
+    if reason.trim().is_empty() {
+        bail!("an erasure needs a reason; it is kept in the log");
+    }
+    if !yes {
+        let rows = site.door.erasure_reach(ctx, patient).await.map_err(refused)?;
+        return Ok(json!({ "erased": false, "versions": rows, "next": "repeat with --yes to erase" }));
+    }
+    let done = site.door.erase(ctx, patient, reason).await.map_err(refused)?;
+    Ok(json!({
+        "erased": true,
+        "entry": done.seq,
+        "slots": done.slots.len(),
+        "pending": done.pending.len(),
+        "confirmed": done.confirmed,
+        "unreachable": done.unreachable,
+        "note": "copies of the keyring made before now open nothing any more: copy it anew",
+    }))
+}
+
+async fn backup(_site: &Site, _ctx: &Context, _to: &PathBuf, _keys_to: &PathBuf) -> anyhow::Result<Value> {
+    bail!("backup is not wired yet")
+}

@@ -1,0 +1,274 @@
+//! `serve` and `demo`: the listeners, the socket, signals, sealing.
+
+use crate::cli::{Listen, Unlock};
+use crate::effects::SystemEntropy;
+use crate::ops::{self, Op};
+use crate::site::Site;
+use crate::{socket, tls};
+use anyhow::{Context as _, bail};
+use axum::Router;
+use keepwell_http::listen::{self, Bounds};
+use keepwell_http::{App, RequestIds};
+use keepwell_model::time::Entropy as _;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Largest body accepted.
+const BODY_MAX: usize = 256 << 20;
+
+/// Set for the process that a seal or unseal re-executes: the port it must take again.
+pub const SEALED: &str = "KEEPWELL_SEALED";
+/// Set likewise: the ready line was printed before.
+pub const RESUMED: &str = "KEEPWELL_RESUMED";
+
+/// What to serve.
+pub struct Served {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Address, metrics, checkpoint copy.
+    pub listen: Listen,
+    /// How to unlock.
+    pub unlock: Unlock,
+    /// Serve plain HTTP although there is a certificate; loopback only.
+    pub plain: bool,
+    /// The arguments of this process, for re-execution.
+    pub arguments: Vec<String>,
+    /// Started sealed.
+    pub sealed: bool,
+    /// The ready line was printed by the process before.
+    pub resumed: bool,
+}
+
+/// An open listener and where it is reached.
+struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    origin: String,
+    hosts: Vec<String>,
+}
+
+async fn bind(served: &Served, settings: &crate::settings::Settings) -> anyhow::Result<Bound> {
+    let listener = TcpListener::bind(&served.listen.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", served.listen.listen))?;
+    let address = listener.local_addr()?;
+    let tls = match (&settings.certificate, &settings.certificate_key, served.plain) {
+        (Some(c), Some(k), false) => Some(tls::load(&served.dir.join(c), &served.dir.join(k))?),
+        _ => None,
+    };
+    if tls.is_none() && !listen::is_loopback(&address) {
+        bail!(
+            "{address} can be reached from other machines and there is no certificate: medical records are not served \
+             in clear. Give `init` a certificate (or let it make one), or listen on 127.0.0.1"
+        );
+    }
+    let port = address.port();
+    let origin = if tls.is_some() {
+        format!("https://{}:{port}", settings.name)
+    } else if address.is_ipv6() {
+        format!("http://[{}]:{port}", address.ip())
+    } else {
+        format!("http://{}:{port}", address.ip())
+    };
+    let mut hosts = vec![settings.name.to_lowercase()];
+    if listen::is_loopback(&address) {
+        hosts.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    } else {
+        hosts.push(address.ip().to_string());
+        hosts.push("localhost".to_owned());
+    }
+    Ok(Bound { listener, address, tls, origin, hosts })
+}
+
+/// Runs until a signal or a seal.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if served.sealed {
+        return run_sealed(served).await;
+    }
+    let site = Arc::new(Site::open(&served.dir, &served.unlock, served.listen.checkpoint_copy.as_deref())?);
+    prepare(&site).await?;
+    let bound = bind(&served, &site.settings).await?;
+    let mut prefix = [0; 4];
+    SystemEntropy.fill(&mut prefix)?;
+    let app = Arc::new(App {
+        door: Arc::clone(&site.door),
+        identity: Arc::clone(&site.identity),
+        origin: bound.origin.clone(),
+        hosts: bound.hosts.clone(),
+        metrics: keepwell_http::metrics::Metrics::default(),
+        ready: AtomicBool::new(true),
+        request_ids: RequestIds { prefix: u32::from_be_bytes(prefix), next: AtomicU64::new(1) },
+        body_max: BODY_MAX,
+        strangers: keepwell_http::fhir::Strangers::default(),
+        secure: bound.tls.is_some(),
+        loopback: listen::is_loopback(&bound.address),
+        site: keepwell_http::SiteFacts {
+            demo: site.settings.demo_logins,
+            logins: if site.settings.demo_logins && listen::is_loopback(&bound.address) {
+                crate::world::staff()
+                    .into_iter()
+                    .map(|s| keepwell_http::Login {
+                        user: s.user.to_owned(),
+                        display: s.display.to_owned(),
+                        role: s.role,
+                        try_this: s.try_this.to_owned(),
+                    })
+                    .collect()
+            } else {
+                Vec::new()
+            },
+        },
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut ready = json!({
+        "ready": true,
+        "url": bound.origin,
+        "fhir": format!("{}/fhir", bound.origin),
+    });
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(address) = &served.listen.metrics {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for metrics"))?;
+        let at = listener.local_addr()?;
+        if !listen::is_loopback(&at) {
+            bail!("the metrics listener speaks plain HTTP: keep it on loopback");
+        }
+        ready["metrics"] = Value::from(format!("http://{at}/metrics"));
+        let router = keepwell_http::metrics_router(Arc::clone(&app));
+        tasks.spawn(listen::serve(listener, None, router, Bounds::default(), stopped.clone()));
+    }
+    let router = keepwell_http::router(Arc::clone(&app));
+    tasks.spawn(listen::serve(bound.listener, bound.tls, router, Bounds::default(), stopped.clone()));
+
+    let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
+    let commands = {
+        let site = Arc::clone(&site);
+        move |op: Op| {
+            let (site, seal) = (Arc::clone(&site), seal.clone());
+            async move {
+                match op {
+                    Op::KeysSeal => {
+                        let ctx = site.job("command");
+                        site.door
+                            .authorize_system(&ctx, keepwell_policy::Action::KeysSeal)
+                            .await
+                            .map_err(|_| anyhow::anyhow!("sealing was refused"))?;
+                        site.door
+                            .record_act(&ctx, keepwell_policy::Action::KeysSeal, 0, "")
+                            .await
+                            .map_err(|_| anyhow::anyhow!("sealing could not be recorded"))?;
+                        let _ = seal.send(()).await;
+                        Ok(json!({ "sealed": true }))
+                    }
+                    Op::KeysUnseal => bail!("the server is not sealed"),
+                    op => ops::run(&site, op).await,
+                }
+            }
+        }
+    };
+    let control = tokio::spawn(socket::serve(socket::bind(&served.dir)?, commands));
+    if !served.resumed {
+        use std::io::Write as _;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{ready}")?;
+        out.flush()?;
+    }
+    tracing::info!(url = bound.origin, "serving");
+    let sealed = tokio::select! {
+        r = signalled() => { r?; false }
+        _ = sealing.recv() => true,
+    };
+    app.ready.store(false, Ordering::Release);
+    let _ = stop.send(true);
+    while tasks.join_next().await.is_some() {}
+    control.abort();
+    site.identity.seal();
+    if sealed {
+        site.door.ledger().seal();
+        return Err(again(&served, bound.address.port(), true));
+    }
+    site.door.ledger().stop();
+    let _ = std::fs::remove_file(served.dir.join("socket"));
+    Ok(())
+}
+
+async fn signalled() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// A sealed server holds no key and no index: it answers 503 and waits for `keys unseal`.
+async fn run_sealed(served: Served) -> anyhow::Result<()> {
+    let settings = crate::settings::Settings::read(&served.dir)?;
+    let bound = bind(&served, &settings).await?;
+    let (stop, stopped) = watch::channel(false);
+    let router: Router = keepwell_http::sealed_router();
+    let serving = tokio::spawn(listen::serve(bound.listener, bound.tls, router, Bounds::default(), stopped));
+    let (unseal, mut unsealing) = tokio::sync::mpsc::channel::<()>(1);
+    let commands = move |op: Op| {
+        let unseal = unseal.clone();
+        async move {
+            match op {
+                Op::KeysUnseal => {
+                    let _ = unseal.send(()).await;
+                    Ok(json!({ "unsealing": true }))
+                }
+                Op::KeysStatus => Ok(json!({ "sealed": true })),
+                _ => bail!("the server is sealed: run `keepwell keys unseal` first"),
+            }
+        }
+    };
+    let control = tokio::spawn(socket::serve(socket::bind(&served.dir)?, commands));
+    let unsealed = tokio::select! {
+        r = signalled() => { r?; false }
+        _ = unsealing.recv() => true,
+    };
+    // The answer to the command goes out before the process is replaced.
+    tokio::task::yield_now().await;
+    let _ = stop.send(true);
+    let _ = serving.await;
+    control.abort();
+    if unsealed {
+        return Err(again(&served, bound.address.port(), false));
+    }
+    let _ = std::fs::remove_file(served.dir.join("socket"));
+    Ok(())
+}
+
+/// Replaces this process by a fresh one on the same port: the only sure way to empty memory. Returns only on failure.
+fn again(served: &Served, port: u16, sealed: bool) -> anyhow::Error {
+    let program = Path::new("/proc/self/exe");
+    let program = std::fs::read_link(program).unwrap_or_else(|_| program.to_owned());
+    let mut arguments = served.arguments.clone();
+    let host = served.listen.listen.rsplit_once(':').map_or("127.0.0.1", |(h, _)| h).to_owned();
+    // The last --listen wins over one given before.
+    arguments.retain(|a| !a.starts_with("--listen="));
+    if let Some(at) = arguments.iter().position(|a| a == "--listen") {
+        arguments.drain(at..(at + 2).min(arguments.len()));
+    }
+    arguments.push(format!("--listen={host}:{port}"));
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).env(RESUMED, "1");
+    if sealed {
+        command.env(SEALED, "1");
+    } else {
+        command.env_remove(SEALED);
+    }
+    anyhow::Error::new(command.exec()).context("the server could not start again")
+}
