@@ -40,6 +40,9 @@ pub enum ProofFileError {
     /// Not in the form of a proof file.
     #[error("not a proof file")]
     Malformed,
+    /// It carries another entry than the one given, or none was given and it carries none.
+    #[error("not the proof of this entry")]
+    OtherEntry,
     /// Its checkpoint is not accepted.
     #[error("its checkpoint is not accepted")]
     Checkpoint(#[source] NoteError),
@@ -74,12 +77,24 @@ pub fn make<R: HashReader + ?Sized>(
     Ok(out)
 }
 
-/// Checks a proof file with the log's public keys.
+/// Checks a proof file with the log's public keys. The entry is the one given, or that of the `extra` line; when there are
+/// both they must be the same.
 ///
 /// # Errors
 /// See [`ProofFileError`].
-pub fn verify(file: &[u8], trusted: &[VerifierKey]) -> Result<Proven, ProofFileError> {
-    let (index, entry, path, note) = parse(file).ok_or(ProofFileError::Malformed)?;
+pub fn verify(
+    file: &[u8],
+    entry: Option<&[u8]>,
+    trusted: &[VerifierKey],
+) -> Result<Proven, ProofFileError> {
+    let (index, extra, path, note) = parse(file).ok_or(ProofFileError::Malformed)?;
+    let entry = match (entry, extra) {
+        (Some(given), Some(extra)) if given != extra => return Err(ProofFileError::OtherEntry),
+        (given, extra) => given
+            .map(<[u8]>::to_vec)
+            .or(extra)
+            .ok_or(ProofFileError::OtherEntry)?,
+    };
     let checkpoint =
         Checkpoint::open(note.as_bytes(), trusted).map_err(ProofFileError::Checkpoint)?;
     verify_inclusion(
@@ -97,7 +112,7 @@ pub fn verify(file: &[u8], trusted: &[VerifierKey]) -> Result<Proven, ProofFileE
     })
 }
 
-type Parts<'a> = (u64, Vec<u8>, Vec<Hash>, &'a str);
+type Parts<'a> = (u64, Option<Vec<u8>>, Vec<Hash>, &'a str);
 
 fn parse(file: &[u8]) -> Option<Parts<'_>> {
     if file.len() > 2 * MAX_NOTE {
@@ -108,8 +123,13 @@ fn parse(file: &[u8]) -> Option<Parts<'_>> {
     if lines.next()? != HEADER {
         return None;
     }
-    let entry = BASE64.decode(lines.next()?.strip_prefix("extra ")?).ok()?;
-    let digits = lines.next()?.strip_prefix("index ")?;
+    let mut line = lines.next()?;
+    let mut extra = None;
+    if let Some(text) = line.strip_prefix("extra ") {
+        extra = Some(BASE64.decode(text).ok()?);
+        line = lines.next()?;
+    }
+    let digits = line.strip_prefix("index ")?;
     let index: u64 = digits.parse().ok()?;
     if index.to_string() != digits {
         return None;
@@ -121,5 +141,5 @@ fn parse(file: &[u8]) -> Option<Parts<'_>> {
         }
         path.push(BASE64.decode(line).ok()?.try_into().ok()?);
     }
-    Some((index, entry, path, note))
+    Some((index, extra, path, note))
 }

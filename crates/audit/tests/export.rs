@@ -103,19 +103,32 @@ fn a_proof_file_proves_its_entry_and_no_other() {
         let index = dice.below(66_000);
         let entry = &entries[index as usize];
         let file = proof_file::make(&folder.at(66_000), index, entry, &note).unwrap();
-        let proven = proof_file::verify(file.as_bytes(), &trusted).unwrap();
+        let proven = proof_file::verify(file.as_bytes(), None, &trusted).unwrap();
         assert_eq!(
             (proven.index, &proven.entry, proven.checkpoint.size),
             (index, entry, 66_000)
         );
         assert!(
-            proof_file::verify(file.as_bytes(), &[TestKey::new(ORIGIN, 2).verifier()]).is_err()
+            proof_file::verify(file.as_bytes(), None, &[TestKey::new(ORIGIN, 2).verifier()])
+                .is_err()
         );
+        // Without the entry in it, it is still a proof for whoever has the entry.
+        let bare: String = file
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("extra "))
+            .collect();
+        assert_eq!(
+            proof_file::verify(bare.as_bytes(), Some(entry), &trusted).unwrap(),
+            proven
+        );
+        assert!(proof_file::verify(bare.as_bytes(), None, &trusted).is_err());
+        assert!(proof_file::verify(bare.as_bytes(), Some(b"another"), &trusted).is_err());
+        assert!(proof_file::verify(file.as_bytes(), Some(b"another"), &trusted).is_err());
         let mut bytes = file.into_bytes();
         let at = dice.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << dice.below(8);
         assert!(
-            proof_file::verify(&bytes, &trusted).is_err(),
+            proof_file::verify(&bytes, None, &trusted).is_err(),
             "byte {at} says nothing"
         );
         assert!(proof_file::make(&folder.at(66_000), index, b"another entry", &note).is_err());

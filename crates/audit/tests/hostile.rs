@@ -73,7 +73,7 @@ proptest! {
             let _ = Frontier::from_bytes(input);
             let _ = Checkpoint::open(input, &trusted);
             let _ = Checkpoint::read_unverified(input);
-            let _ = proof_file::verify(input, &trusted);
+            let _ = proof_file::verify(input, None, &trusted);
             let _ = witness::parse_request(input);
             let _ = tile::entries(input, 3);
         }

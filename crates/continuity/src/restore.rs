@@ -321,7 +321,14 @@ impl<'a> Check<'a> {
 
     fn entry(&mut self, entry: EntryRecord, place: &str) -> Result<(), ContinuityError> {
         self.tree.append(leaf_hash(&entry.entry));
-        match Leaf::from_bytes(&entry.entry) {
+        let leaf = Leaf::from_bytes(&entry.entry);
+        if matches!(leaf, Ok(Leaf::Row { .. } | Leaf::Notice { .. })) && entry.sealed.is_some() {
+            return Err(ContinuityError::damaged(
+                place,
+                "a leaf has an event that it does not name",
+            ));
+        }
+        match leaf {
             Ok(Leaf::Row { rid, digest }) => {
                 if self.expected.insert(rid, digest).is_some() {
                     return Err(ContinuityError::damaged(place, "a row has two leaves"));

@@ -446,7 +446,7 @@ fn a_forged_backup_is_refused() {
 /// good.
 #[test]
 fn a_store_that_was_tampered_with_does_not_pass_through_a_backup() {
-    let tamper: [fn(&mut Batch); 5] = [
+    let tamper: [fn(&mut Batch); 6] = [
         |batch| batch.rows[1].body[0] ^= 1,
         |batch| batch.rows[1].key_ref[0] ^= 1,
         |batch| drop(batch.rows.remove(1)),
@@ -458,6 +458,7 @@ fn a_store_that_was_tampered_with_does_not_pass_through_a_backup() {
             })
         },
         |batch| batch.entries[0].sealed.as_mut().unwrap()[0] ^= 1,
+        |batch| batch.entries[1].sealed = Some(vec![1]),
     ];
     for change in tamper {
         let mut clinic = Clinic::new();
