@@ -38,8 +38,9 @@ pub enum PatchErrorKind {
 
 use PatchErrorKind as E;
 
-/// A copy can double a document; so many values in all may be added or moved by one patch.
-const MOST_ADDED: usize = 1_000_000;
+/// A copy can double a document, and taking the first of a long array moves all others: one patch may add, move, shift
+/// or search so many values in all (the last two count a sixteenth each).
+const MOST_WORK: usize = 2_000_000;
 
 /// Deepest nesting of the result, the parser's own limit: what is stored must parse again.
 const DEPTH: usize = 100;
@@ -52,33 +53,46 @@ pub fn apply(document: &mut Value<'static>, patch: &Value) -> Result<(), PatchEr
     let at = |operation, kind| PatchError { operation, kind };
     let operations = patch.items().ok_or_else(|| at(0, E::Malformed))?;
     let mut out = document.clone();
-    let mut added = 0;
+    let mut work = Work(0);
     for (i, operation) in operations.iter().enumerate() {
-        step(&mut out, operation, &mut added).map_err(|kind| at(i, kind))?;
+        step(&mut out, operation, &mut work).map_err(|kind| at(i, kind))?;
     }
     *document = out;
     Ok(())
 }
 
-fn step(document: &mut Value<'static>, operation: &Value, added: &mut usize) -> Result<(), E> {
+/// What a patch has cost so far.
+struct Work(usize);
+
+impl Work {
+    fn spend(&mut self, n: usize) -> Result<(), E> {
+        self.0 += n;
+        if self.0 > MOST_WORK { Err(E::TooLarge) } else { Ok(()) }
+    }
+
+    /// `v` is placed below `path`.
+    fn place(&mut self, path: &[String], v: &Value) -> Result<(), E> {
+        self.spend(size(v))?;
+        if path.len() + depth(v) > DEPTH { Err(E::TooLarge) } else { Ok(()) }
+    }
+}
+
+fn step(document: &mut Value<'static>, operation: &Value, work: &mut Work) -> Result<(), E> {
     let text = |name| operation.get(name).and_then(Value::as_str).ok_or(E::Malformed);
     let value = || operation.get("value").ok_or(E::Malformed);
     let path = pointer(text("path")?)?;
-    let mut place = |v: &Value| {
-        *added += size(v);
-        if *added > MOST_ADDED || path.len() + depth(v) > DEPTH { Err(E::TooLarge) } else { Ok(()) }
-    };
+    work.spend(1)?;
     match text("op")? {
         "add" => {
             let v = value()?;
-            place(v)?;
-            add(document, &path, owned(v))
+            work.place(&path, v)?;
+            add(document, &path, owned(v), work)
         }
-        "remove" => remove(document, &path).map(drop),
+        "remove" => remove(document, &path, work).map(drop),
         "replace" => {
             let v = value()?;
-            place(v)?;
-            *find_mut(document, &path)? = owned(v);
+            work.place(&path, v)?;
+            *find_mut(document, &path, work)? = owned(v);
             Ok(())
         }
         "move" => {
@@ -86,18 +100,18 @@ fn step(document: &mut Value<'static>, operation: &Value, added: &mut usize) -> 
             if path.len() > from.len() && path.starts_with(&from) {
                 return Err(E::IntoItself);
             }
-            let v = remove(document, &from)?;
-            place(&v)?;
-            add(document, &path, v)
+            let v = remove(document, &from, work)?;
+            work.place(&path, &v)?;
+            add(document, &path, v, work)
         }
         "copy" => {
-            let v = find(document, &pointer(text("from")?)?)?;
-            place(v)?;
+            let v = find(document, &pointer(text("from")?)?, work)?;
+            work.place(&path, v)?;
             let v = v.clone();
-            add(document, &path, v)
+            add(document, &path, v, work)
         }
         "test" => {
-            if equal(find(document, &path)?, value()?) { Ok(()) } else { Err(E::TestFailed) }
+            if equal(find(document, &path, work)?, value()?) { Ok(()) } else { Err(E::TestFailed) }
         }
         _ => Err(E::Malformed),
     }
@@ -135,8 +149,14 @@ fn index(token: &str) -> Result<usize, E> {
     token.parse().map_err(|_| E::NoTarget)
 }
 
-fn find<'d>(mut at: &'d Value<'static>, path: &[String]) -> Result<&'d Value<'static>, E> {
+/// What looking a name up in `v` costs.
+fn lookup(v: &Value) -> usize {
+    1 + v.members().map_or(0, <[_]>::len) / 16
+}
+
+fn find<'d>(mut at: &'d Value<'static>, path: &[String], work: &mut Work) -> Result<&'d Value<'static>, E> {
     for token in path {
+        work.spend(lookup(at))?;
         at = match at {
             Value::Array(items) => items.get(index(token)?),
             other => other.get(token),
@@ -146,8 +166,13 @@ fn find<'d>(mut at: &'d Value<'static>, path: &[String]) -> Result<&'d Value<'st
     Ok(at)
 }
 
-fn find_mut<'d>(mut at: &'d mut Value<'static>, path: &[String]) -> Result<&'d mut Value<'static>, E> {
+fn find_mut<'d>(
+    mut at: &'d mut Value<'static>,
+    path: &[String],
+    work: &mut Work,
+) -> Result<&'d mut Value<'static>, E> {
     for token in path {
+        work.spend(lookup(at))?;
         at = match at {
             Value::Array(items) => items.get_mut(index(token)?),
             other => other.get_mut(token),
@@ -157,17 +182,20 @@ fn find_mut<'d>(mut at: &'d mut Value<'static>, path: &[String]) -> Result<&'d m
     Ok(at)
 }
 
-fn add(document: &mut Value<'static>, path: &[String], value: Value<'static>) -> Result<(), E> {
+fn add(document: &mut Value<'static>, path: &[String], value: Value<'static>, work: &mut Work) -> Result<(), E> {
     let Some((last, parent)) = path.split_last() else {
         *document = value;
         return Ok(());
     };
-    match find_mut(document, parent)? {
+    let parent = find_mut(document, parent, work)?;
+    work.spend(lookup(parent))?;
+    match parent {
         Value::Array(items) => {
             let at = if last == "-" { items.len() } else { index(last)? };
             if at > items.len() {
                 return Err(E::NoTarget);
             }
+            work.spend((items.len() - at) / 16)?;
             items.insert(at, value);
         }
         Value::Object(members) => match members.iter_mut().find(|(n, _)| n == last) {
@@ -179,13 +207,16 @@ fn add(document: &mut Value<'static>, path: &[String], value: Value<'static>) ->
     Ok(())
 }
 
-fn remove(document: &mut Value<'static>, path: &[String]) -> Result<Value<'static>, E> {
+fn remove(document: &mut Value<'static>, path: &[String], work: &mut Work) -> Result<Value<'static>, E> {
     let Some((last, parent)) = path.split_last() else {
         return Ok(std::mem::replace(document, Value::Null));
     };
-    match find_mut(document, parent)? {
+    let parent = find_mut(document, parent, work)?;
+    work.spend(lookup(parent))?;
+    match parent {
         Value::Array(items) => {
             let at = index(last)?;
+            work.spend(items.len().saturating_sub(at) / 16)?;
             if at < items.len() { Ok(items.remove(at)) } else { Err(E::NoTarget) }
         }
         other => other.remove(last).ok_or(E::NoTarget),
@@ -298,6 +329,13 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(60), "]".repeat(60));
         let patch = format!(r#"[{{"op":"add","path":"/b","value":{deep}}},{{"op":"move","from":"/b","path":"/a{}/0"}}]"#, "/0".repeat(59));
         assert_eq!(run(&format!("{{\"a\":{deep}}}"), &patch), Err(E::TooLarge));
+    }
+
+    #[test]
+    fn a_long_array_is_not_shifted_without_end() {
+        let document = format!("{{\"a\":[{}]}}", vec!["1"; 100_000].join(","));
+        let patch = format!("[{}]", vec![r#"{"op":"remove","path":"/a/0"}"#; 1000].join(","));
+        assert_eq!(run(&document, &patch), Err(E::TooLarge));
     }
 
     #[test]

@@ -279,8 +279,42 @@ fn diagnostics_never_quote_values() {
 fn a_hostile_body_is_answered_in_bounds() {
     let many = format!("{{\"resourceType\":\"Patient\",\"name\":[{}]}}", vec!["{}"; 100_000].join(","));
     assert_eq!(validate(&parse(&many).unwrap(), Mode::Create).len(), 50);
+    // Many contained resources and many references to them: linear too.
+    let contained: Vec<_> = (0..40_000).map(|i| format!("{{\"resourceType\":\"Patient\",\"id\":\"{i}\"}}")).collect();
+    let refs: Vec<_> = (0..40_000).rev().map(|i| format!("{{\"reference\":\"#{i}\"}}")).collect();
+    let big = format!("{{{OBSERVATION},\"contained\":[{}],\"performer\":[{}]}}", contained.join(","), refs.join(","));
+    assert_eq!(found(&big), "");
+    // Quadratic by nature: given up in bounds rather than worked through.
+    let codings: Vec<_> = (0..20_000).map(|i| format!("{{\"code\":\"{i}\"}}")).collect();
+    let codings = codings.join(",");
+    let other = codings.replace("\"code\":\"", "\"code\":\"x");
+    let big = format!(
+        r#"{{"resourceType":"Observation","status":"final","valueBoolean":true,"code":{{"coding":[{codings}]}},"component":[{{"code":{{"coding":[{other}]}}}}]}}"#
+    );
+    assert_eq!(found(&big), "too-costly Observation");
     // isDistinct over many different link ids stays linear.
     let items: Vec<_> = (0..20_000).map(|i| format!("{{\"linkId\":\"{i}\",\"type\":\"string\"}}")).collect();
     let big = format!("{{\"resourceType\":\"Questionnaire\",\"status\":\"draft\",\"item\":[{}]}}", items.join(","));
     assert_eq!(found(&big), "");
+}
+
+#[test]
+fn deep_nesting_fits_a_small_stack() {
+    let mut item = String::from(r#"{"linkId":"x","type":"string"}"#);
+    for i in 0..46 {
+        item = format!(r#"{{"linkId":"{i}","type":"group","item":[{item}]}}"#);
+    }
+    let questionnaire = format!(r#"{{"resourceType":"Questionnaire","status":"draft","item":[{item}]}}"#);
+    let mut extension = String::from(r#"{"url":"http://x","valueBoolean":true}"#);
+    for _ in 0..46 {
+        extension = format!(r#"{{"url":"http://x","extension":[{extension}]}}"#);
+    }
+    let patient = format!(r#"{{"resourceType":"Patient","extension":[{extension}]}}"#);
+    let mut bundle = String::from(r#"{"resourceType":"Patient"}"#);
+    for _ in 0..30 {
+        bundle = format!(r#"{{"resourceType":"Bundle","type":"collection","entry":[{{"resource":{bundle}}}]}}"#);
+    }
+    let run = move || [questionnaire, patient, bundle].iter().map(|t| found(t)).collect::<String>();
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap();
+    assert_eq!(thread.join().unwrap(), "");
 }

@@ -28,8 +28,8 @@ pub enum EvalError {
 
 type Result<T> = std::result::Result<T, EvalError>;
 
-/// Elements visited in one evaluation; some invariants are quadratic, and a hostile body is large.
-const MOST_STEPS: u32 = 3_000_000;
+/// Elements visited in one evaluation, or in all of one validation: a second or two of work.
+const MOST_STEPS: u32 = 30_000_000;
 
 /// What an expression is evaluated on.
 pub(crate) struct Env<'v> {
@@ -84,6 +84,16 @@ impl<'v> Env<'v> {
         Self { context, resource, root, steps: Cell::new(0) }
     }
 
+    /// Starts with so many steps used up.
+    pub(crate) fn spent(&self, steps: u32) {
+        self.steps.set(steps);
+    }
+
+    /// The steps used up.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps.get()
+    }
+
     /// All items of `e`.
     pub(super) fn eval(&self, e: &Expr) -> Result<Vec<Item<'v>>> {
         let this = Item::Node(self.context);
@@ -97,7 +107,7 @@ impl<'v> Env<'v> {
     }
 
     fn step(&self) -> Result<()> {
-        let n = self.steps.get() + 1;
+        let n = self.steps.get().saturating_add(1);
         self.steps.set(n);
         if n > MOST_STEPS { Err(EvalError::TooCostly) } else { Ok(()) }
     }
@@ -625,9 +635,16 @@ impl<'v> Env<'v> {
                     _ => None,
                 };
                 let contained = self.root.value.and_then(|r| r.get("contained")).and_then(Value::items);
-                let found = literal.and_then(|l| l.strip_prefix('#')).and_then(|id| {
-                    contained?.iter().find(|c| c.get("id").and_then(Value::as_str) == Some(id)).and_then(Node::resource)
-                });
+                let mut found = None;
+                if let Some(id) = literal.and_then(|l| l.strip_prefix('#')) {
+                    for c in contained.unwrap_or_default() {
+                        self.step()?;
+                        if c.get("id").and_then(Value::as_str) == Some(id) {
+                            found = Node::resource(c);
+                            break;
+                        }
+                    }
+                }
                 found.map_or(Ok(true), |n| f(Item::Node(n)))
             }),
             Func::Iif => {

@@ -4,7 +4,7 @@
 //! as FHIRPath. What needs a function that the engine does not have is left out; [`coverage`] says which and why.
 
 use super::table::{Run, TABLE};
-use crate::fhirpath::{Env, EvalError, Expression, Node};
+use crate::fhirpath::{Env, EvalError, Expression};
 use std::sync::LazyLock;
 
 /// Held in code: by the walk in the parent module or by [`crate::narrative`].
@@ -45,12 +45,14 @@ pub(super) enum Broken {
     TooCostly,
 }
 
-/// Tests the invariants of `run` on `context`, which lies in `resource`, which lies in `root`.
-pub(super) fn test<'v>(run: Run, context: Node<'v>, resource: Node<'v>, root: Node<'v>, broken: &mut Vec<Broken>) {
+/// Tests the invariants of `run` in `env`. `steps` is what validating the resource has cost so far: it is bounded as a
+/// whole, since some invariants are quadratic and there may be many elements to test.
+pub(super) fn test(run: Run, env: Env, steps: &mut u32, broken: &mut Vec<Broken>) {
+    env.spent(*steps);
     for number in TABLE.invariant_numbers(run) {
         let number = usize::from(*number);
         let Some(Check::Path(expression)) = CHECKS.get(number) else { continue };
-        match expression.test(&Env::new(context, resource, root)) {
+        match expression.test(&env) {
             // Unknown is not broken: a period from 2012 to 2012-05 is in order.
             Ok(Some(true) | None) => {}
             Ok(Some(false)) => {
@@ -63,6 +65,7 @@ pub(super) fn test<'v>(run: Run, context: Node<'v>, resource: Node<'v>, root: No
             Err(EvalError::Type | EvalError::Several) => {}
         }
     }
+    *steps = env.steps();
 }
 
 /// The list of invariants and how each is held, as `docs/validation.md` has it: `(key, expression, how)`.

@@ -17,13 +17,14 @@ pub use invariant::coverage;
 pub use primitive::Primitive;
 pub use subset::{element_of, is_mandatory, is_summary};
 
-use crate::fhirpath::Node;
+use crate::fhirpath::{Env, Node};
 use crate::home::is_id;
 use crate::json::Value;
 use crate::narrative;
 use crate::outcome::Issue;
 use crate::types::ResourceType;
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use invariant::Broken;
 use table::{Element, Kind, NONE, NodeNo, Prop, Run, TABLE, Table};
@@ -45,7 +46,7 @@ const MOST_ISSUES: usize = 50;
 /// Checks `resource` against the definition of its type. No issue means that it is accepted.
 #[must_use]
 pub fn validate(resource: &Value, mode: Mode) -> Vec<Issue> {
-    let mut walk = Walk { table: &TABLE, issues: Vec::new(), path: Vec::new(), scope: Scope::default(), within: None };
+    let mut walk = Walk { table: &TABLE, issues: Vec::new(), path: Vec::new(), scope: Scope::default(), within: None, steps: 0 };
     walk.resource(resource, Place::Root);
     if mode == Mode::Update && walk.issues.is_empty() && resource.get("id").is_none() {
         walk.path.push(Seg::Name("id"));
@@ -95,8 +96,23 @@ enum Seg<'v> {
 #[derive(Default)]
 struct Scope<'v> {
     contained: &'v [Value<'v>],
+    /// Their types by id; the first of two with the same id.
+    ids: HashMap<&'v str, Option<ResourceType>>,
     /// References of the form `#id` met so far, kept only where something is contained.
     local: Vec<&'v str>,
+}
+
+impl<'v> Scope<'v> {
+    fn of(contained: &'v [Value<'v>]) -> Self {
+        let mut ids = HashMap::new();
+        for c in contained {
+            if let Some(id) = c.get("id").and_then(Value::as_str) {
+                let t = c.get("resourceType").and_then(Value::as_str).and_then(ResourceType::from_name);
+                ids.entry(id).or_insert(t);
+            }
+        }
+        Scope { contained, ids, local: Vec::new() }
+    }
 }
 
 struct Walk<'v> {
@@ -106,6 +122,8 @@ struct Walk<'v> {
     scope: Scope<'v>,
     /// The resource the walk is in, and the one that contains it (often the same).
     within: Option<(Node<'v>, Node<'v>)>,
+    /// What the invariants have cost so far.
+    steps: u32,
 }
 
 type Members<'v> = [(Cow<'v, str>, Value<'v>)];
@@ -166,7 +184,7 @@ impl<'v> Walk<'v> {
         self.within = Some((here, outside.filter(|_| place == Place::Contained).map_or(here, |(_, root)| root)));
         match place {
             Place::Root | Place::Inner => {
-                let outer = std::mem::replace(&mut self.scope, Scope { contained, local: Vec::new() });
+                let outer = std::mem::replace(&mut self.scope, Scope::of(contained));
                 if place == Place::Root {
                     self.path.push(Seg::Root(name));
                 }
@@ -208,7 +226,7 @@ impl<'v> Walk<'v> {
             return;
         }
         let mut broken = Vec::new();
-        invariant::test(run, at, resource, root, &mut broken);
+        invariant::test(run, Env::new(at, resource, root), &mut self.steps, &mut broken);
         for b in broken {
             match b {
                 Broken::Rule(key, human) => self.fail("invariant", format!("{key}: {human}")),
@@ -222,13 +240,12 @@ impl<'v> Walk<'v> {
         if self.scope.contained.is_empty() || !self.issues.is_empty() {
             return;
         }
-        let mut ids: Vec<&str> = Vec::new();
+        let local: HashSet<&str> = self.scope.local.iter().map(|r| r.strip_prefix('#').unwrap_or(r)).collect();
+        let mut ids: HashSet<&str> = HashSet::new();
         for (i, c) in self.scope.contained.iter().enumerate() {
             let Some(id) = c.get("id").and_then(Value::as_str) else { continue };
-            let used = self.scope.local.iter().any(|r| *r == id || r.strip_prefix('#') == Some(id));
-            let twice = ids.contains(&id);
-            ids.push(id);
-            if !used || twice {
+            let twice = !ids.insert(id);
+            if twice || !local.contains(id) {
                 self.path.push(Seg::Name("contained"));
                 self.path.push(Seg::Index(i));
                 if twice {
@@ -486,12 +503,11 @@ impl<'v> Walk<'v> {
                 if id.is_empty() {
                     return;
                 }
-                let found = self.scope.contained.iter().find(|c| c.get("id").and_then(Value::as_str) == Some(id));
-                let Some(found) = found else {
+                let Some(found) = self.scope.ids.get(id) else {
                     let text = "ref-1: the reference is to a contained resource that is not there";
                     return self.fail_below("reference", "invariant", text);
                 };
-                found.get("resourceType").and_then(Value::as_str).and_then(ResourceType::from_name)
+                *found
             }
             None => literal_type(literal),
         };
