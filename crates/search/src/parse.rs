@@ -268,7 +268,8 @@ impl Parser<'_> {
         }
         let views = definition::behind(t, no).into_iter().map(|(param, narrowed)| {
             let here = |target: &ResourceType| narrowed.is_none_or(|n| n == *target);
-            Clause::Chain { param, targets: clauses.iter().filter(|(t, _)| here(t)).cloned().collect() }
+            let targets: Vec<_> = clauses.iter().filter(|(t, _)| here(t)).cloned().collect();
+            if targets.is_empty() { Clause::Never } else { Clause::Chain { param, targets } }
         });
         Ok(any(views.collect()))
     }

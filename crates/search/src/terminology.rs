@@ -177,10 +177,8 @@ impl<F: Fn(&str) -> Option<Codes>> Terminology for Stored<F> {
 /// `known` can answer for what it refers to. `None`: it cannot be expanded completely.
 #[must_use]
 pub fn expand(value_set: &Value<'_>, known: &dyn Terminology) -> Option<Codes> {
-    if let Some(contains) = value_set.get("expansion").and_then(|e| e.get("contains")) {
-        let mut out = HashSet::new();
-        listed(contains, &mut out, 0)?;
-        return Some(Arc::new(out));
+    if let Some(whole) = value_set.get("expansion").and_then(expansion) {
+        return Some(Arc::new(whole));
     }
     let compose = value_set.get("compose")?;
     let mut out = HashSet::new();
@@ -195,6 +193,14 @@ pub fn expand(value_set: &Value<'_>, known: &dyn Terminology) -> Option<Codes> {
         }
     }
     Some(Arc::new(out))
+}
+
+/// The codes of an expansion, if it is not just a page of one.
+fn expansion(expansion: &Value<'_>) -> Option<HashSet<(String, String)>> {
+    let number = |name: &str| expansion.get(name).map_or(Some(0), |n| n.as_number()?.parse::<usize>().ok());
+    let mut out = HashSet::new();
+    listed(expansion.get("contains")?, &mut out, 0)?;
+    (number("offset")? == 0 && number("total")? <= out.len()).then_some(out)
 }
 
 fn listed(contains: &Value<'_>, out: &mut HashSet<(String, String)>, depth: usize) -> Option<()> {
@@ -299,6 +305,7 @@ mod tests {
             r#"{"compose":{"include":[{"system":"http://loinc.org"}]}}"#,
             r#"{"compose":{"include":[{"valueSet":["urn:other"]}]}}"#,
             r#"{"compose":{"include":[{}]}}"#,
+            r#"{"expansion":{"total":2,"contains":[{"system":"s","code":"x"}]}}"#,
             r#"{}"#,
         ] {
             assert!(set(unknown).is_none(), "{unknown}");

@@ -37,3 +37,29 @@ fn extraction() {
         println!("{name:24} {each:6} ns {:5.1} terms", terms as f64 / f64::from(n));
     }
 }
+
+#[test]
+#[ignore = "prints times, asserts nothing"]
+fn definitions_and_parsing() {
+    use keepwell_model::{time::Timestamp, types::ResourceType};
+    use keepwell_search::{definition, parse, terminology::Hl7};
+    let start = Instant::now();
+    let n: usize = ResourceType::all().map(|t| definition::params(t).len()).sum();
+    println!("{n} parameters of all types: {} us", start.elapsed().as_micros());
+    let options = parse::Options { lenient: false, now: Timestamp(0), base_url: "http://here/fhir", terminology: &Hl7 };
+    for (t, query) in [
+        ("Observation", "patient=74bbd61f-8017-4274-a156-8e31a96ec0d3&code=http://loinc.org|8302-2"),
+        ("Observation", "patient=Patient/x&date=ge2019&date=lt2020&_sort=-date&_count=50"),
+        ("Patient", "name=smith&_has:Observation:patient:code=1"),
+    ] {
+        let t = ResourceType::from_name(t).unwrap();
+        let list: Vec<_> = query.split('&').filter_map(|p| p.split_once('=')).collect();
+        let list: Vec<_> = list.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        let times = (0..100).map(|_| {
+            let start = Instant::now();
+            std::hint::black_box(parse::parse(t, &list, &options)).unwrap();
+            start.elapsed()
+        });
+        println!("{} ns {t}?{query}", times.min().unwrap().as_nanos());
+    }
+}
