@@ -34,7 +34,7 @@ pub struct PageSession {
     /// Who; `actor.session` is the public id.
     pub actor: Arc<Actor>,
     /// What every form of this session carries.
-    pub csrf: Arc<str>,
+    pub csrf: String,
 }
 
 /// A session just opened.
@@ -99,7 +99,7 @@ impl Sessions {
             active: now,
             network: network.to_owned(),
         };
-        let session = PageSession { actor: Arc::new(actor), csrf: csrf.into() };
+        let session = PageSession { actor: Arc::new(actor), csrf };
         let mut all = self.0.write();
         all.retain(|_, s| !s.ended(now));
         let mine = all.iter().filter(|(_, s)| s.info.user == info.user);
