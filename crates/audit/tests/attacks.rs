@@ -82,12 +82,16 @@ impl Scene {
     }
 
     fn look(&self, dir: &Path) -> Report {
-        let (trusted, outside) = ([self.key.verifier()], [self.outside.clone()]);
+        self.look_with(dir, std::slice::from_ref(&self.outside))
+    }
+
+    fn look_with(&self, dir: &Path, outside: &[Vec<u8>]) -> Report {
+        let trusted = [self.key.verifier()];
         verify_export(
             dir,
             &Options {
                 trusted: &trusted,
-                outside: &outside,
+                outside,
                 threads: 1,
                 progress: None,
             },
@@ -106,8 +110,16 @@ fn attack(seed: u64, change: impl Fn(&mut Vec<Vec<u8>>, &mut Dice)) {
         change(&mut entries, &mut dice);
         assert_ne!(entries, scene.honest);
         let dir = folder();
-        scene.leave(dir.path(), &entries, COVERS[round as usize % COVERS.len()]);
+        let cover = COVERS[round as usize % COVERS.len()];
+        scene.leave(dir.path(), &entries, cover);
         unseen += u32::from(scene.look(dir.path()).is_good());
+        // The public key is enough against everybody who has not stolen the private one.
+        let alone = scene.look_with(dir.path(), &[]);
+        assert_eq!(
+            alone.is_good(),
+            matches!(cover, Cover::StolenKey),
+            "round {round}"
+        );
     }
     assert_eq!(unseen, 0, "of {ROUNDS} attacks");
 }
