@@ -26,6 +26,7 @@ use crate::types::ResourceType;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::LazyLock;
 use invariant::Broken;
 use table::{Element, Kind, NONE, NodeNo, Prop, Run, TABLE, Table};
 
@@ -55,11 +56,10 @@ pub fn validate(resource: &Value, mode: Mode) -> Vec<Issue> {
     walk.issues
 }
 
-/// Whether the member names and JSON kinds of R4 know `resource_type`: always true for the 146 types; asking loads the
-/// table, so that the first request does not pay for it.
-#[must_use]
-pub fn warm_up(resource_type: ResourceType) -> bool {
-    TABLE.resource(resource_type).is_some()
+/// Loads the tables and compiles the invariants (some 5 ms), so that the first write does not wait for it.
+pub fn warm_up() {
+    LazyLock::force(&TABLE);
+    LazyLock::force(&invariant::CHECKS);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
