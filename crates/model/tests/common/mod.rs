@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub fn shared() -> Option<PathBuf> {
     #[allow(clippy::disallowed_methods, reason = "tests read their own configuration")]
     if let Ok(dir) = std::env::var("KEEPWELL_SHARED") {
-        return Some(PathBuf::from(dir).join("data"));
+        return Some(PathBuf::from(dir).join("data")).filter(|d| d.is_dir());
     }
     let mut at = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     while at.pop() {
