@@ -6,7 +6,7 @@ use crate::event;
 use crate::follower::{Follower, HomeKey, Kind, Replayed};
 use crate::keeper::Signal;
 use crate::ledger::Config;
-use crate::writer::Log;
+use crate::writer::{KEYRING, Log};
 use crate::{row, snapshot};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
@@ -192,7 +192,12 @@ pub(crate) fn open<F: Follower>(
     for path in std::iter::once(&config.dir.join("checkpoint")).chain(&config.checkpoint_copy) {
         compare_checkpoint(path, &key, &tip)?;
     }
-    if tip.last_rid >= vault.rid_ceiling() {
+    let keyring = match store.meta(KEYRING)?.as_deref().map(<[u8; 8]>::try_from) {
+        Some(Ok(revision)) => u64::from_be_bytes(revision),
+        Some(Err(_)) => return Err(OpenError::Store("the keyring's revision is not a number".to_owned())),
+        None => 0,
+    };
+    if tip.last_rid >= vault.rid_ceiling() || vault.revision() < keyring {
         return Err(OpenError::KeyringOlderThanLog);
     }
 
@@ -249,7 +254,7 @@ pub(crate) fn open<F: Follower>(
         core.notice(Notice::DamagedRows(damaged));
     }
     core.vault.resume(core.homes.read().used());
-    let log = start_log(&core, writer, tip, entropy)?;
+    let log = start_log(&core, writer, tip, keyring)?;
     Ok((core, log))
 }
 
@@ -257,13 +262,14 @@ fn start_log<F: Follower>(
     core: &Arc<Core<F>>,
     writer: Writer,
     tip: Tip,
-    entropy: Arc<dyn Entropy>,
+    keyring: u64,
 ) -> Result<Log<F>, OpenError> {
     let mut log = Log {
         core: Arc::clone(core),
         writer,
         next_rid: tip.last_rid + 1,
-        random: Randomness::new(entropy),
+        random: Randomness::new(Arc::clone(&core.entropy)),
+        keyring,
         signed: tip.head.size,
         newest: tip.newest,
         frontier: tip.frontier,

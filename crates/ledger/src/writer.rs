@@ -32,6 +32,8 @@ const GROUP_ROWS: usize = 1000;
 const GROUP_ENTRIES: usize = 4096;
 /// Entries after which a head is signed although nobody asked for durability.
 const SIGN_EVERY: u64 = 256;
+/// Where the database keeps the keyring's revision.
+pub(crate) const KEYRING: &str = "keyring";
 
 pub(crate) type Decided<F> = (<F as Follower>::Change, Vec<Placed>);
 type Refused<F> = AppendError<<F as Follower>::Refusal>;
@@ -55,6 +57,8 @@ pub(crate) struct Log<F: Follower> {
     /// Size of the newest signed head.
     pub(crate) signed: u64,
     pub(crate) newest: Timestamp,
+    /// The keyring's revision that the database names.
+    pub(crate) keyring: u64,
     pub(crate) synced: Arc<crate::keeper::Signal>,
 }
 
@@ -327,15 +331,26 @@ impl<F: Follower> Log<F> {
         Ok(())
     }
 
+    /// Signs and commits. With the first commit after a change of the keyring the database learns its revision, so
+    /// that an older keyring is told from the right one.
+    fn store(&mut self, group: &mut Group<F>) -> Result<(), Unavailable> {
+        self.sign(group)?;
+        let keyring = self.core.vault.revision();
+        if keyring != self.keyring {
+            group.batch.meta.push((KEYRING.to_owned(), keyring.to_be_bytes().to_vec()));
+        }
+        let durability = if group.fsync { Durability::Fsync } else { Durability::Wal };
+        self.writer.commit(&group.batch, durability)?;
+        self.keyring = keyring;
+        Ok(())
+    }
+
     fn commit(&mut self, mut group: Group<F>) {
         if group.batch.entries.is_empty() {
             self.undo(&group);
             return;
         }
-        let durability = if group.fsync { Durability::Fsync } else { Durability::Wal };
-        let result =
-            self.sign(&mut group).and_then(|()| Ok(self.writer.commit(&group.batch, durability)?));
-        if let Err(error) = result {
+        if let Err(error) = self.store(&mut group) {
             self.fail(group, &error);
             return;
         }
@@ -427,8 +442,7 @@ impl<F: Follower> Log<F> {
             self.add_event(&mut group, event, *at)?;
         }
         group.fsync = true;
-        self.sign(&mut group)?;
-        self.writer.commit(&group.batch, Durability::Fsync)?;
+        self.store(&mut group)?;
         self.settle(group);
         Ok(first)
     }
@@ -440,8 +454,7 @@ impl<F: Follower> Log<F> {
         }
         let mut group = self.start_group();
         group.fsync = true;
-        self.sign(&mut group)?;
-        self.writer.commit(&group.batch, Durability::Fsync)?;
+        self.store(&mut group)?;
         self.settle(group);
         Ok(())
     }

@@ -138,6 +138,51 @@ fn a_damaged_row_is_named_and_the_others_are_served() {
 }
 
 #[test]
+fn without_keys_every_altered_row_event_and_leaf_is_found() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    let known: Vec<_> = (0..5).map(|n| put(&ledger, &format!("r{n}"), &["p1"], "some text")).collect();
+    ledger.stop();
+    let mut targets: Vec<Vec<u8>> = Vec::new();
+    for k in &known {
+        let row = ledger.store().row(k.rid).unwrap().unwrap();
+        targets.extend([row.body.clone(), row.key_ref.to_vec()]);
+    }
+    for seq in 0..ledger.size() {
+        let entry = ledger.store().entry(seq).unwrap().unwrap();
+        targets.extend(entry.sealed.into_iter().chain([entry.entry]));
+    }
+    drop(ledger);
+    let path = clinic.dir().join("keepwell.db");
+    let good = std::fs::read(&path).unwrap();
+    assert!(verify(clinic.dir(), &Options::default()).unwrap().ok);
+    for (n, target) in targets.iter().enumerate() {
+        let mut bytes = good.clone();
+        let at = bytes.windows(target.len()).position(|w| w == target).unwrap();
+        bytes[at + target.len() / 2] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let report = verify(clinic.dir(), &Options::default()).unwrap();
+        assert!(!report.ok && !report.with_keys, "target {n}");
+    }
+}
+
+#[test]
+fn a_keyring_older_than_the_log_is_told_from_the_right_one() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    put(&ledger, "a", &["p1"], "x");
+    ledger.stop();
+    drop(ledger);
+    let old = std::fs::read(clinic.dir().join("keyring")).unwrap();
+    let ledger = clinic.open();
+    ledger.rotate_keys().unwrap();
+    put(&ledger, "b", &["p1"], "y");
+    drop(ledger);
+    std::fs::write(clinic.dir().join("keyring"), old).unwrap();
+    assert!(matches!(clinic.try_open(), Err(OpenError::KeyringOlderThanLog)));
+}
+
+#[test]
 fn rows_moved_or_swapped_do_not_open_elsewhere() {
     let clinic = Clinic::new();
     let ledger = clinic.open();

@@ -143,6 +143,23 @@ fn an_access_log_shows_each_patient_their_part_and_nobody_elses() {
 }
 
 #[test]
+fn any_entry_can_be_proven_to_an_outsider() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    for n in 0..9 {
+        put(&ledger, &format!("r{n}"), &["p"], "x");
+    }
+    let key = keepwell_audit::note::VerifierKey::parse(&ledger.verifier_key()).unwrap();
+    for seq in 0..ledger.size() {
+        let file = ledger.proof(seq).unwrap();
+        let proven = keepwell_audit::proof_file::verify(&file, std::slice::from_ref(&key)).unwrap();
+        assert_eq!((proven.index, proven.entry), (seq, ledger.store().entry(seq).unwrap().unwrap().entry));
+        assert_eq!(proven.checkpoint.origin, "test.example/log");
+    }
+    assert!(ledger.proof(ledger.size()).is_err());
+}
+
+#[test]
 fn a_long_event_is_split() {
     let clinic = Clinic::new();
     let ledger = clinic.open();

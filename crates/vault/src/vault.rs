@@ -854,6 +854,12 @@ impl Vault {
         self.cache.clear();
     }
 
+    /// The keyring's revision: one more at each write of the file.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.state.read().keyring.revision
+    }
+
     /// Counts.
     #[must_use]
     pub fn status(&self) -> KeyStatus {
