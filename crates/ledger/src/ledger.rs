@@ -501,11 +501,10 @@ impl<F: Follower> Ledger<F> {
             tracing::warn!(error = %e, "the head could not be signed");
         }
         keeper::write_checkpoint(&self.core);
-        if self.core.snapshot_at.load(Ordering::Acquire) != self.visible() || !self.core.config.dir.join(snapshot::FILE).exists()
-        {
-            if let Err(e) = self.snapshot() {
-                tracing::warn!(error = %e, "no snapshot; the next start takes longer");
-            }
+        let current = self.core.snapshot_at.load(Ordering::Acquire) == self.visible()
+            && self.core.config.dir.join(snapshot::FILE).exists();
+        if !current && let Err(e) = self.snapshot() {
+            tracing::warn!(error = %e, "no snapshot; the next start takes longer");
         }
         if let Err(e) = self.core.vault.flush() {
             tracing::warn!(error = %e, "the keyring could not be written at the stop");

@@ -39,11 +39,13 @@ pub(crate) type Decided<F> = (<F as Follower>::Change, Vec<Placed>);
 type Refused<F> = AppendError<<F as Follower>::Refusal>;
 type Reply<F> = oneshot::Sender<Result<Decided<F>, Refused<F>>>;
 
+type Act<F> = Box<dyn FnOnce(&mut Log<F>) + Send>;
+
 pub(crate) enum Job<F: Follower> {
     Append(F::Change, Reply<F>),
     Log(Event, Wait, oneshot::Sender<Result<u64, Unavailable>>),
     /// Something that must not run beside a group.
-    Alone(Box<dyn FnOnce(&mut Log<F>) + Send>),
+    Alone(Act<F>),
     Stop,
 }
 

@@ -1,5 +1,5 @@
 //! What a kill leaves: images of the directory taken inside the writer are opened as if the process had died there.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Random damage to every stored file: noticed, harmless, never a panic, and the rest still readable.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod common;
 
@@ -52,7 +52,7 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
     ledger.stop();
     drop(ledger);
     let good = clinic.image("good");
-    let rounds: usize = std::env::var("KEEPWELL_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let rounds: usize = option_env!("KEEPWELL_MUTATIONS").and_then(|n| n.parse().ok()).unwrap_or(60);
     for name in ["keepwell.db", "keyring", "era", "snapshot", "checkpoint"] {
         let (mut noticed, mut harmless) = (0, 0);
         for round in 0..rounds {

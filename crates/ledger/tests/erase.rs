@@ -1,5 +1,5 @@
 //! Erasure: what is gone, what stays, what a thief with old copies gets.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Figures of the engine, for `cargo test --release -p keepwell-ledger --test speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod common;
 
