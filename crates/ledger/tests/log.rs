@@ -152,7 +152,7 @@ fn any_entry_can_be_proven_to_an_outsider() {
     let key = keepwell_audit::note::VerifierKey::parse(&ledger.verifier_key()).unwrap();
     for seq in 0..ledger.size() {
         let file = ledger.proof(seq).unwrap();
-        let proven = keepwell_audit::proof_file::verify(&file, std::slice::from_ref(&key)).unwrap();
+        let proven = keepwell_audit::proof_file::verify(&file, None, std::slice::from_ref(&key)).unwrap();
         assert_eq!((proven.index, proven.entry), (seq, ledger.store().entry(seq).unwrap().unwrap().entry));
         assert_eq!(proven.checkpoint.origin, "test.example/log");
     }
