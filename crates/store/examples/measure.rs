@@ -43,7 +43,7 @@ fn main() -> Result<(), StoreError> {
         }
     }
     let last = writer.last_rid();
-    let (start, mut reads, mut rid) = (Instant::now(), 0_u64, 1_u64);
+    let (start, before, mut reads, mut rid) = (Instant::now(), cpu_seconds(), 0_u64, 1_u64);
     while start.elapsed() < ROUND {
         rid = rid
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -51,15 +51,49 @@ fn main() -> Result<(), StoreError> {
         black_box(store.with_row(1 + (rid >> 33) % last, |row| row.body.len())?);
         reads += 1;
     }
-    println!(
-        "read by rid: {:.2} µs",
-        start.elapsed().as_secs_f64() * 1e6 / reads as f64
+    let per_read = |seconds: f64| seconds * 1e6 / reads as f64;
+    let (wall, cpu) = (
+        per_read(start.elapsed().as_secs_f64()),
+        per_read(cpu_seconds() - before),
     );
+    println!("read by rid: {wall:.2} µs, {cpu:.2} µs of CPU");
+    let (start, before, mut reads) = (Instant::now(), cpu_seconds(), 0_u64);
+    while start.elapsed() < ROUND {
+        let page: Vec<u64> = (0..50)
+            .map(|i| 1 + (reads * 7919 + i * 104_729) % last)
+            .collect();
+        store.each_row(&page, |row| {
+            black_box(row.body.len());
+        })?;
+        reads += 50;
+    }
+    let per_read = |seconds: f64| seconds * 1e6 / reads as f64;
+    let (wall, cpu) = (
+        per_read(start.elapsed().as_secs_f64()),
+        per_read(cpu_seconds() - before),
+    );
+    println!("read in pages of 50: {wall:.2} µs a row, {cpu:.2} µs of CPU");
     println!(
         "{last} rows, {:.0} bytes each on disk",
         store.disk_bytes()? as f64 / last as f64
     );
     writer.close()
+}
+
+/// CPU time of this process, in steps of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(11)
+        .take(2);
+    fields
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }
 
 fn batch(rid: u64, seq: u64, count: u64) -> Batch {

@@ -108,6 +108,7 @@ impl Store {
             None => DirectoryLock::acquire(dir)?,
         };
         let path = dir.join(DATABASE);
+        create_private(&path)?;
         let writer = schema::connect(&path, Use::Write)?;
         schema::prepare(&writer)?;
         if let Some(pages) = options.max_pages {
@@ -223,6 +224,23 @@ impl Store {
         read::with_row(&*self.inner.readers.take()?, rid, read)
     }
 
+    /// Calls `read` with each of these rows in the order given, without copying; rows that are not there are passed over.
+    /// One read transaction for all: about half the cost a row of [`Store::with_row`].
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn each_row(
+        &self,
+        rids: &[u64],
+        mut read: impl FnMut(RowRef<'_>),
+    ) -> Result<(), StoreError> {
+        let view = self.view()?;
+        for rid in rids {
+            read::with_row(&view.connection, *rid, &mut read)?;
+        }
+        Ok(())
+    }
+
     /// The entry `seq`, copied.
     ///
     /// # Errors
@@ -242,7 +260,7 @@ impl Store {
     /// When the database cannot be read.
     pub fn view(&self) -> Result<View<'_>, StoreError> {
         let connection = self.inner.readers.take()?;
-        connection.execute_batch("BEGIN DEFERRED")?;
+        connection.prepare_cached("BEGIN DEFERRED")?.execute([])?;
         let view = View { connection };
         // The transaction begins with its first read.
         view.size()?;
@@ -360,7 +378,24 @@ impl View<'_> {
 impl Drop for View<'_> {
     fn drop(&mut self) {
         // A read transaction has nothing to lose; the connection's next BEGIN would report what went wrong.
-        let _ = self.connection.execute_batch("ROLLBACK");
+        let _ = self
+            .connection
+            .prepare_cached("ROLLBACK")
+            .and_then(|mut end| end.execute([]));
+    }
+}
+
+/// Makes the file, if it is not there, for its owner only; SQLite gives the WAL the same rights.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

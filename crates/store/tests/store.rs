@@ -62,6 +62,11 @@ fn what_was_committed_is_read_back_also_after_opening_again() {
     assert_eq!(store.row(5).unwrap(), Some(row(5)));
     assert_eq!(store.row(6).unwrap(), None);
     assert_eq!(store.row(u64::MAX).unwrap(), None);
+    let mut seen = Vec::new();
+    store
+        .each_row(&[4, 9, 1, 4], |r| seen.push(r.to_record()))
+        .unwrap();
+    assert_eq!(seen, [row(4), row(1), row(4)]);
     assert_eq!(store.entry(3).unwrap(), Some(entry(3)));
     assert_eq!(store.entry(5).unwrap(), None);
     assert_eq!(store.meta("organisation").unwrap(), Some(vec![1, 2, 3]));
@@ -184,6 +189,26 @@ fn only_the_newest_checkpoints_stay_and_one_frontier() {
     }
     let newest = store.view().unwrap().last_checkpoint().unwrap().unwrap();
     assert_eq!((newest.size, newest.frontier.len()), (100, 64));
+}
+
+#[test]
+fn its_files_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, mut writer) = Store::open(dir.path(), options()).unwrap();
+    writer.commit(&batch(1, 0, 5), Durability::Wal).unwrap();
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o077,
+            0,
+            "{:?}",
+            entry.file_name()
+        );
+        files += 1;
+    }
+    assert_eq!(files, 5);
 }
 
 #[test]
