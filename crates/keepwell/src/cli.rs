@@ -242,6 +242,9 @@ pub struct AuditVerify {
     /// A checkpoint kept elsewhere.
     #[arg(long)]
     pub checkpoint: Option<PathBuf>,
+    /// Verifier key of the log (`name+hash+base64`), to check the export's signature.
+    #[arg(long, requires = "export")]
+    pub key: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -131,7 +131,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Audit(Audit::Verify(a)) => {
             let said = match &a.export {
-                Some(export) => setup::verify_export(export, a.checkpoint.as_deref())?,
+                Some(export) => setup::verify_export(export, a.checkpoint.as_deref(), a.key.as_deref())?,
                 None => verify(&a.data.data, &Unlock::default(), a.checkpoint.as_deref()).await?,
             };
             return tell_report(&said, a.json);

@@ -9,7 +9,7 @@ use keepwell_policy::Action;
 use keepwell_record::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A command for an open installation.
@@ -118,7 +118,15 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
         Op::AuditExport { to } => {
             site.door.authorize_system(&ctx, Action::AuditExport).await.map_err(refused)?;
             site.door.record_act(&ctx, Action::AuditExport, 0, "").await.map_err(refused)?;
-            let _ = to; bail!("not wired yet")
+            let ledger = site.door.ledger();
+            let note = ledger.with_signer(|origin, signer| {
+                keepwell_continuity::export_log(ledger.store(), &to, origin, signer, &mut |_| {})
+            })?;
+            Ok(json!({
+                "entries": String::from_utf8_lossy(&note).lines().nth(1).unwrap_or_default(),
+                "to": to,
+                "key": ledger.verifier_key(),
+            }))
         }
         Op::AuditProve { entry } => {
             site.door.authorize_system(&ctx, Action::AuditProve).await.map_err(refused)?;
@@ -236,6 +244,25 @@ async fn erase(site: &Site, ctx: &Context, patient: &str, reason: &str, yes: boo
     }))
 }
 
-async fn backup(_site: &Site, _ctx: &Context, _to: &PathBuf, _keys_to: &PathBuf) -> anyhow::Result<Value> {
-    bail!("backup is not wired yet")
+async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow::Result<Value> {
+    site.door.authorize_system(ctx, Action::Backup).await.map_err(refused)?;
+    site.door.record_act(ctx, Action::Backup, 0, "").await.map_err(refused)?;
+    let ledger = site.door.ledger();
+    let done = ledger.with_signer(|origin, signer| {
+        let options = keepwell_continuity::BackupOptions { origin, signer };
+        keepwell_continuity::backup(ledger.store(), to, &options, &mut |_| {})
+    })?;
+    // After the segments: a keyring that is newer than the rows opens them all, an older one might not.
+    let keyring = std::fs::read(site.dir.join("keyring")).context("cannot read the keyring")?;
+    keepwell_continuity::keyring::copy(&keyring, keys_to, to)?;
+    std::fs::copy(site.dir.join(crate::settings::FILE), keys_to.join(crate::settings::FILE))
+        .context("cannot copy the settings beside the keyring")?;
+    Ok(json!({
+        "entries": done.size,
+        "rows": done.last_rid,
+        "segmentsWritten": done.written,
+        "segmentsKept": done.kept,
+        "key": ledger.verifier_key(),
+        "note": "to restore you need this backup, the keyring's copy, a copy of the ERA and the passphrase or recovery key",
+    }))
 }

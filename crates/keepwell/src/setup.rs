@@ -218,15 +218,71 @@ pub fn verify_stopped(dir: &Path, unlock: &Unlock, checkpoint: Option<&Path>) ->
 }
 
 /// `audit verify --export`: neither keys nor database.
-pub fn verify_export(export: &Path, checkpoint: Option<&Path>) -> anyhow::Result<Value> {
-    let _ = (export, checkpoint);
-    bail!("not wired yet")
+pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>) -> anyhow::Result<Value> {
+    let outside: Vec<Vec<u8>> = match checkpoint {
+        Some(path) => {
+            vec![std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?]
+        }
+        None => Vec::new(),
+    };
+    let trusted: Vec<_> = key
+        .map(|k| keepwell_audit::note::VerifierKey::parse(k).context("--key is not a verifier key"))
+        .transpose()?
+        .into_iter()
+        .collect();
+    let options =
+        keepwell_audit::export::Options { trusted: &trusted, outside: &outside, ..Default::default() };
+    let report = keepwell_audit::export::verify_export(export, &options);
+    let findings: Vec<String> = report.problems.iter().map(|p| format!("{p:?}")).collect();
+    Ok(serde_json::json!({
+        "ok": report.is_good(),
+        "rows": report.kinds.rows,
+        "entries": report.size,
+        "checkpointCompared": report.outside_checked > 0,
+        "signatureChecked": !report.signed_by.is_empty(),
+        "findings": findings,
+    }))
 }
 
-/// `restore`
+/// `restore`: from backup, keyring copy, ERA copy and recovery key (or passphrase) to a directory that serves.
 pub fn restore(a: &Restore) -> anyhow::Result<()> {
-    let _ = a;
-    bail!("restore is not wired yet")
+    let dir = std::path::absolute(&a.data.data)?;
+    make_dir(&dir)?;
+    let options = keepwell_continuity::RestoreOptions::default();
+    let restored = keepwell_continuity::restore(&a.from, &dir, &options, &mut |_| {})
+        .context("the backup was not restored")?;
+    let keyring = keepwell_continuity::keyring::read(&a.keys_from).context("cannot read the keyring's copy")?;
+    keepwell_vault::replace_file(&dir.join("keyring"), &keyring).context("cannot place the keyring")?;
+    let era = std::fs::read(&a.era_from).with_context(|| format!("cannot read `{}`", a.era_from.display()))?;
+    keepwell_vault::replace_file(&dir.join("era"), &era).context("cannot place the ERA")?;
+    let mut settings = Settings::read(&a.keys_from)?;
+    settings.era_copies = if a.era_copy.is_empty() { vec![a.era_from.clone()] } else { a.era_copy.clone() };
+    settings.era_copies = settings.era_copies.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    settings.keyring_copy = None;
+    match (&a.new_passphrase_file, &a.unlock.passphrase_file) {
+        (Some(path), _) | (None, Some(path)) => {
+            settings.custody = Custody::PassphraseFile(std::path::absolute(path)?);
+        }
+        (None, None) => {}
+    }
+    if settings.certificate.as_ref().is_some_and(|c| c.is_relative()) {
+        tls::make_local(&dir.join("tls"), &settings.name)?;
+    }
+    settings.write(&dir)?;
+    let site = Site::open(&dir, &a.unlock, None)?;
+    if let Some(path) = &a.new_passphrase_file {
+        let new = keepwell_vault::Passphrase::from_file(path)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        site.door.ledger().rotate_custody(&new)?;
+    }
+    let report = site.door.ledger().verify(None)?;
+    site.door.ledger().stop();
+    print(&ops::report_json(&report).to_string())?;
+    if !report.ok {
+        bail!("the restored record does not verify; it is kept in `{}` for inspection", dir.display());
+    }
+    say(&format!("restored {} rows and {} log entries; serve it: keepwell serve --data {}", restored.rows, restored.size, dir.display()));
+    Ok(())
 }
 
 /// `policy ...`: needs no data directory.

@@ -102,6 +102,9 @@ impl Site {
         for notice in ledger.take_notices() {
             tell(&notice);
         }
+        if ledger.announce_restored(keepwell_continuity::RESTORED)? {
+            tracing::info!("the log says from here on that it was restored from a backup");
+        }
         let gate = Arc::new(Gate::new(Arc::clone(&engine)));
         let door = Arc::new(Door::new(
             ledger,

@@ -176,7 +176,7 @@ impl<F: Follower> Ledger<F> {
         self.jobs.send(job).map_err(|_| Unavailable::Stopped)
     }
 
-    fn alone<R: Send + 'static>(&self, act: impl FnOnce(&mut Log<F>) -> R + Send + 'static) -> Result<R, Unavailable> {
+    pub(crate) fn alone<R: Send + 'static>(&self, act: impl FnOnce(&mut Log<F>) -> R + Send + 'static) -> Result<R, Unavailable> {
         let (done, result) = channel();
         self.send(Job::Alone(Box::new(move |log| drop(done.send(act(log))))))?;
         result.recv().map_err(|_| Unavailable::Stopped)
@@ -326,6 +326,11 @@ impl<F: Follower> Ledger<F> {
     #[must_use]
     pub fn checkpoint(&self) -> String {
         String::from_utf8_lossy(&self.core.head.read().note).into_owned()
+    }
+
+    /// What the ledger's parts share.
+    pub(crate) fn core(&self) -> &Core<F> {
+        &self.core
     }
 
     /// The newest checkpoint, signed now where entries came since.

@@ -1,12 +1,13 @@
 //! Questions about the log as a whole: is it what its checkpoint says, and which event wrote a row.
 
-use crate::error::ReadError;
+use crate::core::LogSigner;
+use crate::error::{ReadError, Unavailable};
 use crate::{Access, Follower, Ledger};
 use keepwell_audit::checkpoint::Checkpoint;
-use keepwell_audit::leaf::Leaf;
+use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::{Frontier, leaf_hash};
-use keepwell_audit::note::VerifierKey;
-use keepwell_store::StoreError;
+use keepwell_audit::note::{Signer, VerifierKey};
+use keepwell_store::{Batch, Durability, StoreError};
 
 impl<F: Follower> Ledger<F> {
     /// Hashes the stored log anew and compares it with the newest checkpoint, whose signature is checked. Gives the
@@ -33,6 +34,32 @@ impl<F: Follower> Ledger<F> {
         } else {
             Err(ReadError::Damaged(head.size))
         }
+    }
+
+    /// Lends the log's name and signer, for checkpoints of exports and backups.
+    pub fn with_signer<R>(&self, act: impl FnOnce(&str, &dyn Signer) -> R) -> R {
+        let core = self.core();
+        act(&core.origin, &LogSigner { vault: &core.vault, origin: &core.origin })
+    }
+
+    /// Appends the leaf that says this log was restored from a backup, if a restore left its mark under `mark`: size
+    /// (8 bytes, big-endian) and root. A crash between leaf and mark announces it twice, which is no harm.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub fn announce_restored(&self, mark: &'static str) -> Result<bool, Unavailable> {
+        let failed = |e: StoreError| Unavailable::Store(e.to_string());
+        let Some(left) = self.store().meta(mark).map_err(failed)? else { return Ok(false) };
+        let Some((size, root)) = left.split_first_chunk::<8>() else { return Ok(false) };
+        let Ok(root) = root.try_into() else { return Ok(false) };
+        let notice = LeafNotice::Restored { hidden_after: i64::MAX, size: u64::from_be_bytes(*size), root };
+        let at = self.core().clock.now().0;
+        self.alone(move |log| {
+            log.append_alone(&[Leaf::Notice { at, notice }], &[])?;
+            let done = Batch { meta: vec![(mark.to_owned(), Vec::new())], ..Batch::default() };
+            log.writer.commit(&done, Durability::Fsync).map_err(|e| Unavailable::Store(e.to_string()))
+        })??;
+        Ok(true)
     }
 
     /// The event of the request that wrote a row: the first one after the row's own leaf. Walks the log.
