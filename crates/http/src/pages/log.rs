@@ -107,6 +107,7 @@ fn deed(what: &str) -> (String, String) {
         "create" => "wrote new",
         "update" | "patch" => "changed",
         "delete" => "deleted",
+        "import" | "transaction" if thing.is_empty() => return ("loaded".to_owned(), "the record".to_owned()),
         "import" | "transaction" => "loaded",
         other => other,
     };
@@ -182,6 +183,7 @@ mod tests {
             entry(6, 99, "A", "read Patient", Mark::Proven),
             entry(5, 20, "A", "read Patient", Mark::Proven),
             entry(4, 20, "B", "everything Patient", Mark::Proven),
+            entry(3, 1, "job", "import", Mark::Proven),
         ];
         let lines = visits(&log, false);
         let short: Vec<_> = lines.iter().map(|v| (v.numbers.as_str(), v.what.as_str(), v.mark, v.count)).collect();
@@ -191,6 +193,7 @@ mod tests {
                 ("6–9", "opened identity; looked up allergies, problems", Mark::Pending, 4),
                 ("5", "opened identity", Mark::Proven, 1),
                 ("4", "opened the whole record", Mark::Proven, 1),
+                ("3", "loaded the record", Mark::Proven, 1),
             ]
         );
         assert_eq!(lines.iter().map(|v| v.count).sum::<usize>(), log.len());
