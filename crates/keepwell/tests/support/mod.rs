@@ -404,14 +404,14 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> std::io::Result<Answer> {
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n",
-            self.port
-        );
+        let named = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !named("host") {
+            head.push_str(&format!("Host: 127.0.0.1:{}\r\n", self.port));
+        }
         if !self.token.is_empty() {
             head.push_str(&format!("Authorization: Bearer {}\r\n", self.token));
         }
-        let named = |name: &str| headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
         if body.is_some() && !named("content-type") {
             head.push_str("Content-Type: application/fhir+json\r\n");
         }
