@@ -48,7 +48,7 @@ fn request_smuggling_is_refused() {
         "Host: 127.0.0.1\r\nAuthorization: Bearer {}\r\n",
         server.token
     );
-    let inner = "GET /fhir/metadata HTTP/1.1\r\nHost: x\r\n\r\n";
+    let inner = "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let cases = [
         (
             "CL.TE",
@@ -231,7 +231,7 @@ fn traversal_finds_no_file() {
     }
     for path in &paths {
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
             server.token
         );
         let text = said(&server, request.as_bytes());
@@ -285,7 +285,7 @@ fn deep_and_large_bodies_are_refused_cheaply() {
     );
     assert!(matches!(answer.status, 400 | 422), "{}", answer.status);
     // 64 MB are promised; far beyond is refused by its length alone, before it is sent.
-    let text = said(&server, format!("POST /fhir/Patient HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/fhir+json\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", server.token).as_bytes());
+    let text = said(&server, format!("POST /fhir/Patient HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/fhir+json\r\nContent-Length: 10000000000\r\nExpect: 100-continue\r\n\r\n", server.token).as_bytes());
     assert!(text.starts_with("HTTP/1.1 413"), "{text}");
     client.get("/fhir/Patient?_count=1").expect(200);
     assert!(
@@ -380,7 +380,7 @@ fn slow_clients_do_not_keep_others_out() {
     // APP-7, slow headers and slow bodies: 400 connections that trickle, and one that works.
     let server = Server::empty();
     let head = format!(
-        "POST /fhir/Patient HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 100000\r\n",
+        "POST /fhir/Patient HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Length: 100000\r\n",
         server.token
     );
     let mut slow = Vec::new();

@@ -672,6 +672,7 @@ fn capabilities_name_what_is_there() {
                 "reference" => "Patient/1",
                 "composite" => continue,
                 "special" => continue,
+                "token" => "true",
                 _ => "x",
             };
             client

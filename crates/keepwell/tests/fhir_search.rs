@@ -112,7 +112,7 @@ fn strings_tokens_and_dates() {
             vec![ids[0].clone(), ids[2].clone()],
         ),
         ("Patient?gender:not=female", vec![]),
-        ("Patient?deceased:missing=true", ids.clone()),
+        ("Patient?death-date:missing=true", ids.clone()),
         ("Patient?general-practitioner.name=welby", ids.clone()),
         (
             "Patient?general-practitioner:Practitioner.family=welby&family=chan",
