@@ -39,6 +39,8 @@ pub struct Config {
     pub sync_reads: bool,
     /// Bytes kept aside for a full disk.
     pub reserve: u64,
+    /// Limit of the database in pages of 4 KB; `None` for SQLite's own.
+    pub max_pages: Option<u32>,
     /// The log's name in checkpoints, for example `keepwell.example/log`; fixed at `init`, ignored afterwards.
     pub origin: String,
     /// Rows after which a new snapshot is made.
@@ -58,6 +60,7 @@ impl Config {
             checkpoint_copy: None,
             sync_reads: false,
             reserve: 256 << 20,
+            max_pages: None,
             origin: "keepwell".to_owned(),
             snapshot_every: 100_000,
         }

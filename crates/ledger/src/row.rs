@@ -9,6 +9,8 @@ use keepwell_vault::{NONCE, Place, SealKey, TAG, Vault, VaultError};
 /// Suite 1: AES-256-GCM, nonce by HMAC.
 const SUITE: u8 = 1;
 const FORMAT: [u8; 4] = *b"row1";
+/// Longest id in bytes.
+pub(crate) const ID_MAX: usize = 0xfe;
 /// suite, generation, packing, nonce.
 const FRONT: usize = 1 + 2 + 1 + NONCE;
 
@@ -28,8 +30,8 @@ fn id_bytes(out: &mut Vec<u8>, id: &str) {
         out.push(0xff);
         out.extend_from_slice(&uuid);
     } else {
-        out.push(id.len().min(0xfe) as u8);
-        out.extend_from_slice(id.as_bytes().get(..id.len().min(0xfe)).unwrap_or_default());
+        out.push(id.len().min(ID_MAX) as u8);
+        out.extend_from_slice(id.as_bytes().get(..id.len().min(ID_MAX)).unwrap_or_default());
     }
 }
 
@@ -79,7 +81,7 @@ fn plaintext(rid: u64, header: &Header, cuts: &[usize], payload: &Payload) -> Ve
     out.push(header.kind as u8);
     out.extend_from_slice(&header.type_code.to_be_bytes());
     put(&mut out, u64::from(header.version));
-    put(&mut out, if header.prev == 0 { 0 } else { rid - header.prev });
+    put(&mut out, if header.prev == 0 { 0 } else { rid.saturating_sub(header.prev) });
     // Six bytes reach the year 6429.
     let ms = header.last_updated.clamp(-(1 << 47), (1 << 47) - 1);
     out.extend_from_slice(ms.to_be_bytes().get(2..).unwrap_or_default());

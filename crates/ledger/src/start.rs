@@ -184,7 +184,12 @@ pub(crate) fn open<F: Follower>(
     }
     let lock = DirectoryLock::acquire(&config.dir)?;
     let (vault, settled) = Vault::open(paths(&config), custodian, Arc::clone(&entropy))?;
-    let options = Options { reserve_bytes: config.reserve, lock: Some(lock), ..Options::default() };
+    let options = Options {
+        reserve_bytes: config.reserve,
+        max_pages: config.max_pages,
+        lock: Some(lock),
+        ..Options::default()
+    };
     let (store, writer) = Store::open(&config.dir, options)?;
     let origin = origin_of(&store)?;
     let key = VerifierKey::new(&origin, vault.log_public()).ok_or(OpenError::Forked)?;

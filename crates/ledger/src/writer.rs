@@ -257,8 +257,11 @@ impl<F: Follower> Log<F> {
     fn place(&mut self, group: &mut Group<F>, plans: Vec<Plan>) -> Result<Vec<Placed>, Unavailable> {
         let mut placed = Vec::with_capacity(plans.len());
         for plan in plans {
-            let slot = self.slot_for(group, &plan.home)?;
             let rid = group.next_rid;
+            if plan.header.id.len() > row::ID_MAX || plan.header.prev >= rid {
+                return Err(Unavailable::Unplaceable("its header cannot be written"));
+            }
+            let slot = self.slot_for(group, &plan.home)?;
             let core = Arc::clone(&self.core);
             core.vault.promise_rid(rid + plan.rows())?;
             let mut failed = None;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use keepwell_ledger::{Event, Ledger, Notice, OpenError, Wait};
+use keepwell_ledger::{AppendError, Event, Notice, OpenError, Unavailable, Wait};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,6 +105,56 @@ fn a_failed_commit_keeps_nothing_and_says_so() {
 }
 
 #[test]
+fn a_full_disk_stops_writes_keeps_reads_and_loses_nothing() {
+    let clinic = Clinic::new();
+    let small = keepwell_ledger::Config { max_pages: Some(40), ..clinic.config.clone() };
+    let ledger = clinic.open_with(&small).unwrap();
+    let mut kept = Vec::new();
+    let refused = loop {
+        let text = text_of(&["p1"], &format!("{} {}", kept.len(), "never the same ".repeat(kept.len())));
+        match ledger.append_blocking(Put::new(&format!("r{}", kept.len()), &["p1"], &text)) {
+            Ok(known) => kept.push(known),
+            Err(AppendError::Unavailable(error)) => break error,
+            Err(AppendError::Refused(_)) => panic!("nobody refuses"),
+        }
+    };
+    assert_eq!(refused, Unavailable::DiskFull);
+    assert_eq!(ledger.status().stopped, Some(Unavailable::DiskFull));
+    assert!(kept.len() > 5);
+    assert_eq!(ledger.follower().index().len(), kept.len(), "nothing half-made");
+    // Entries may still fit; once they do not, the caller is told and discloses nothing.
+    let told = (0..10_000).find_map(|_| {
+        ledger.log_blocking(Event { kind: 1, actor: vec![b'x'; 900], parts: vec![] }, Wait::Fsync).err()
+    });
+    assert_eq!(told, Some(Unavailable::DiskFull));
+    for known in &kept {
+        assert_eq!(ledger.read(known.rid).unwrap().text, known.text);
+    }
+    assert!(ledger.verify(None).unwrap().ok);
+    drop(ledger);
+    let ledger = clinic.open();
+    let more = put(&ledger, "more", &["p2"], "there is room again");
+    assert_eq!(ledger.follower().index().len(), kept.len() + 1);
+    assert!(ledger.read(more.rid).is_ok() && ledger.verify(None).unwrap().ok);
+}
+
+#[test]
+fn a_change_that_cannot_be_placed_is_the_only_one_not_made() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    let bad = Put::new(&"x".repeat(300), &["p1"], "x");
+    assert!(matches!(
+        ledger.append_blocking(bad),
+        Err(AppendError::Unavailable(Unavailable::Unplaceable(_)))
+    ));
+    put(&ledger, "good", &["p1"], "y");
+    drop(ledger);
+    let ledger = clinic.open();
+    assert_eq!(ledger.follower().index().keys().collect::<Vec<_>>(), ["good"]);
+    assert!(ledger.verify(None).unwrap().ok);
+}
+
+#[test]
 fn a_snapshot_that_does_not_fit_is_discarded_with_a_word() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
@@ -174,5 +224,4 @@ fn a_log_cut_back_behind_its_checkpoint_is_refused() {
     options.checkpoint = Some(&outside);
     let report = keepwell_ledger::verify::verify(&early.dir, &options).unwrap();
     assert!(!report.ok && report.checkpoint_compared);
-    let _: Option<Ledger<Toy>> = None;
 }
