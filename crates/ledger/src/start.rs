@@ -6,7 +6,7 @@ use crate::event;
 use crate::follower::{Follower, HomeKey, Kind, Replayed};
 use crate::keeper::Signal;
 use crate::ledger::Config;
-use crate::writer::{KEYRING, Log};
+use crate::writer::{FLOOR, KEYRING, Log};
 use crate::{row, snapshot};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
@@ -258,8 +258,13 @@ pub(crate) fn open<F: Follower>(
     if damaged > 0 {
         core.notice(Notice::DamagedRows(damaged));
     }
-    core.vault.resume(core.homes.read().used());
-    let log = start_log(&core, writer, tip, keyring)?;
+    let floor = core.store.meta(FLOOR)?.unwrap_or_default();
+    let (rid_floor, slot_floor) = match floor.split_first_chunk::<8>() {
+        Some((rid, slot)) => (u64::from_be_bytes(*rid), slot.try_into().map_or(0, u32::from_be_bytes)),
+        None => (0, 0),
+    };
+    core.vault.resume(core.homes.read().used().max(slot_floor));
+    let log = start_log(&core, writer, tip, rid_floor, keyring)?;
     Ok((core, log))
 }
 
@@ -267,12 +272,13 @@ fn start_log<F: Follower>(
     core: &Arc<Core<F>>,
     writer: Writer,
     tip: Tip,
+    rid_floor: u64,
     keyring: u64,
 ) -> Result<Log<F>, OpenError> {
     let mut log = Log {
         core: Arc::clone(core),
         writer,
-        next_rid: tip.last_rid + 1,
+        next_rid: rid_floor.max(tip.last_rid + 1),
         random: Randomness::new(Arc::clone(&core.entropy)),
         keyring,
         signed: tip.head.size,

@@ -162,7 +162,7 @@ pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &
     for rid in missing {
         checks.report.finding(format!("row {rid} is missing"));
     }
-    checks.snapshot(dir);
+    checks.snapshot(dir, last);
     let mut report = checks.report;
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -339,12 +339,12 @@ impl Checks<'_> {
         at
     }
 
-    fn snapshot(&mut self, dir: &Path) {
+    fn snapshot(&mut self, dir: &Path, last_rid: u64) {
         // An interrupted erasure leaves the snapshot of before, whose key is gone; the next start removes it.
         let Some(vault) = self.vault.filter(|vault| vault.unannounced().is_empty()) else { return };
         match snapshot::check(dir, vault) {
             Some(Err(why)) => self.report.finding(format!("snapshot: {why}; the next start rebuilds the index")),
-            Some(Ok((visible, _))) if visible > self.report.rows => {
+            Some(Ok((visible, _))) if visible > last_rid => {
                 self.report.finding("snapshot: it is newer than the log".to_owned());
             }
             _ => {}

@@ -17,7 +17,7 @@ use crate::event::{self, Event, PARTS_MAX, Wait};
 use crate::follower::{Follower, HomeKey, Placed, Plan, SHARED, Turn};
 use crate::row;
 use hashbrown::HashMap;
-use keepwell_audit::leaf::{self, Leaf};
+use keepwell_audit::leaf::{self, Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::{Frontier, leaf_hash};
 use keepwell_model::time::Timestamp;
 use keepwell_store::{Batch, CheckpointRecord, Durability, EntryRecord, RowRecord, Writer};
@@ -32,6 +32,8 @@ const GROUP_ROWS: usize = 1000;
 const GROUP_ENTRIES: usize = 4096;
 /// Entries after which a head is signed although nobody asked for durability.
 const SIGN_EVERY: u64 = 256;
+/// Where the database keeps the first rid (8 bytes) and slot (4) that may be used after a restore.
+pub(crate) const FLOOR: &str = "floor";
 /// Where the database keeps the keyring's revision.
 pub(crate) const KEYRING: &str = "keyring";
 
@@ -415,7 +417,10 @@ impl<F: Follower> Log<F> {
             }
             *core.frontier.write() = self.frontier.clone();
             core.size.store(self.frontier.size(), Ordering::Release);
-            core.visible.store(self.next_rid - 1, Ordering::Release);
+            // Rows only: after a restore the numbers jump before the first of them.
+            if let Some(row) = group.batch.rows.last() {
+                core.visible.store(row.rid, Ordering::Release);
+            }
         }
         for waiting in group.waiting {
             match waiting {
@@ -438,6 +443,9 @@ impl<F: Follower> Log<F> {
         leaves: &[Leaf],
         events: &[(Event, Timestamp)],
     ) -> Result<u64, Unavailable> {
+        if leaves.iter().any(|leaf| matches!(leaf, Leaf::Notice { notice: LeafNotice::Restored { .. }, .. })) {
+            self.skip_lost()?;
+        }
         let mut group = self.start_group();
         let first = group.frontier.size();
         for leaf in leaves {
@@ -450,6 +458,19 @@ impl<F: Follower> Log<F> {
         self.store(&mut group)?;
         self.settle(group);
         Ok(first)
+    }
+
+    /// After a restore: rids and slots that the lost tail may have used are never used again. The keyring knows the
+    /// first of each that cannot have been.
+    fn skip_lost(&mut self) -> Result<(), Unavailable> {
+        let vault = &self.core.vault;
+        let (rid, slot) = (vault.rid_ceiling().max(self.next_rid), vault.slots());
+        let floor = [rid.to_be_bytes().as_slice(), &slot.to_be_bytes()].concat();
+        let batch = Batch { meta: vec![(FLOOR.to_owned(), floor)], ..Batch::default() };
+        self.writer.commit(&batch, Durability::Fsync)?;
+        vault.resume(slot);
+        self.next_rid = rid;
+        Ok(())
     }
 
     /// Signs the newest head when it is not signed yet.
