@@ -123,6 +123,10 @@ impl Entities {
             Some(p) => p,
             None => (Form::Long, long(self.long.add(key, id))),
         };
+        self.add(key, resource_type, form, packed)
+    }
+
+    fn add(&mut self, key: Keyed, resource_type: ResourceType, form: Form, packed: [u8; 16]) -> u32 {
         let n = self.kinds.push((form as u16) << 8 | resource_type.code());
         self.ids.push(packed);
         self.heads.push(NO_ROW);
@@ -157,6 +161,36 @@ impl Entities {
             }
             _ => self.long.text(u32::from_le_bytes([packed[0], packed[1], packed[2], packed[3]])).to_owned(),
         }
+    }
+
+    /// Writes type and id as held, for [`Entities::take`].
+    pub fn put(&self, entity: u32, out: &mut Vec<u8>) {
+        let (Some(kind), Some(packed)) = (self.kinds.get(entity), self.ids.get(entity)) else { return };
+        out.extend(kind.to_le_bytes());
+        match kind >> 8 {
+            0 => out.extend(packed),
+            _ => {
+                let id = self.id(entity);
+                out.push(id.len() as u8);
+                out.extend(id.as_bytes());
+            }
+        }
+    }
+
+    /// Adds what [`Entities::put`] wrote; the caller knows that it is new. Ids longer than 255 bytes do not exist.
+    pub fn take(&mut self, key: Keyed, rest: &mut &[u8]) -> Option<u32> {
+        let (kind, tail) = rest.split_first_chunk::<2>()?;
+        let [code, form] = *kind;
+        let resource_type = ResourceType::from_code(code.into())?;
+        if form == Form::Uuid as u8 {
+            let (packed, tail) = tail.split_first_chunk::<16>()?;
+            *rest = tail;
+            return Some(self.add(key, resource_type, Form::Uuid, *packed));
+        }
+        let (len, tail) = tail.split_first()?;
+        let (id, tail) = tail.split_at_checked(usize::from(*len))?;
+        *rest = tail;
+        Some(self.intern(key, resource_type, std::str::from_utf8(id).ok()?))
     }
 
     fn pack(&self, key: Keyed, id: &str) -> Option<(Form, [u8; 16])> {

@@ -55,7 +55,7 @@ impl Posting {
                 }
                 if len >= CODED_MAX {
                     let mut many: RoaringBitmap = deltas(bytes).collect();
-                    many.insert(row);
+                    let _ = many.try_push(row);
                     *self = Self::Many(Box::new(many));
                     return;
                 }
@@ -66,7 +66,8 @@ impl Posting {
                 set_header(bytes, row, len + 1);
             }
             Self::Many(many) => {
-                many.insert(row);
+                // Refused when it is the last row again.
+                let _ = many.try_push(row);
             }
         }
     }

@@ -148,7 +148,7 @@ impl Shard {
         }
         builder.dedup();
         let row = self.values.push(builder.pack());
-        self.post(seed, strings, row);
+        self.post(seed, strings, entities.len(), row);
         self.post_dates(row, &mut builder.dates);
     }
 
@@ -222,20 +222,25 @@ impl Shard {
         Some(self.keys.intern(seed, strings, kind, param, text, second))
     }
 
-    /// Enters the packed values of a row, the newest so far, in the postings.
-    pub fn post(&mut self, seed: Keyed, strings: &Strings, row: u32) {
+    /// Enters the packed values of a row, the newest so far, in the postings. False if they name a key that is not
+    /// there or a resource not below `entities`.
+    pub fn post(&mut self, seed: Keyed, strings: &Strings, entities: u32, row: u32) -> bool {
         let values = Values::new(self.values.get(row).unwrap_or_default());
+        let mut sound = true;
         for key in values.keys() {
-            if let Some(k) = self.keys.get(key) {
-                present(&mut self.present, k.param, row);
+            match self.keys.get(key) {
+                Some(k) => present(&mut self.present, k.param, row),
+                None => sound = false,
             }
             self.keys.push(key, row);
         }
         for (place, (param, entity)) in (0..).zip(values.refs()) {
+            sound &= entity < entities;
             present(&mut self.present, param, row);
             post_ref(&mut self.keys, &mut self.singles, &self.values, seed, strings, (param, entity), (row, place));
         }
         for n in values.numbers() {
+            sound &= n.unit.is_none_or(|u| u < self.keys.len());
             present(&mut self.present, n.param, row);
             let (class, bucket) = number_bucket(n.lo, n.hi);
             self.numbers.entry(n.param).or_default().push(class, bucket, row);
@@ -243,11 +248,18 @@ impl Shard {
         for (param, tuple) in values.tuples() {
             present(&mut self.present, param, row);
             for part in tuple.components().flatten() {
-                if let Part::Key(key) = part {
-                    self.keys.push(key, row);
+                match part {
+                    Part::Key(key) => {
+                        sound &= key < self.keys.len();
+                        self.keys.push(key, row);
+                    }
+                    Part::Ref(entity) => sound &= entity < entities,
+                    Part::Number(Some(unit), ..) => sound &= unit < self.keys.len(),
+                    Part::Number(None, ..) | Part::Date(..) => {}
                 }
             }
         }
+        sound
     }
 
     /// Enters the dates of a row, the newest so far.

@@ -5,8 +5,8 @@
 //! needs. So the bytes depend on the content alone: not on rows since forgotten, the order in which values were first
 //! seen, or the hash seed. Postings, buckets, ordered lists and hash tables follow from the values and are made again.
 //!
-//! Layout: magic, format (4 bytes), sections of tag (1), length (8), content, checksum (8). One section of rows a
-//! type, then resources, texts, classes and the end. Numbers are little-endian, inside sections seven bits a byte.
+//! Layout: magic, format (4 bytes), sections of tag (1), length (8), content, checksum (8). For each type
+//! sections of rows, then its keys; then resources, texts, classes and the end. Numbers are little-endian, inside sections seven bits a byte.
 
 use super::hash::Keyed;
 use super::intern::{Entities, Strings};
@@ -21,10 +21,14 @@ use std::io::{self, Read, Write};
 const MAGIC: [u8; 8] = *b"KWINDEX\n";
 const FORMAT: u32 = 1;
 const ROWS: u8 = 1;
-const ENTITIES: u8 = 2;
-const STRINGS: u8 = 3;
-const CLASSES: u8 = 4;
-const END: u8 = 5;
+const KEYS: u8 = 2;
+const ENTITIES: u8 = 3;
+const STRINGS: u8 = 4;
+const CLASSES: u8 = 5;
+const END: u8 = 6;
+
+/// Rows in a section, so that neither side needs much memory beside the index.
+const BLOCK: usize = 1 << 15;
 
 /// New numbers by first mention.
 struct Numbering {
@@ -69,17 +73,13 @@ impl Index {
         let mut body = Vec::new();
         for resource_type in ResourceType::all() {
             if let Some(shard) = self.shard(resource_type).filter(|s| s.forgotten.len() < u64::from(s.len())) {
-                body.clear();
-                write_rows(shard, resource_type, &mut all, &mut body);
-                section(out, ROWS, &body)?;
+                write_shard(shard, resource_type, &mut all, out)?;
             }
         }
         body.clear();
         put64(&mut body, all.entities.order.len() as u64);
         for entity in &all.entities.order {
-            let id = self.entities.id(*entity);
-            put(&mut body, self.entities.type_of(*entity).map_or(0, |t| u32::from(t.code())));
-            put_bytes(&mut body, id.as_bytes());
+            self.entities.put(*entity, &mut body);
         }
         section(out, ENTITIES, &body)?;
         body.clear();
@@ -118,11 +118,14 @@ impl Index {
             let mut rest = body.as_slice();
             match tag {
                 ROWS => {
-                    let (resource_type, shard) = read_rows(&mut rest).ok_or(LoadError::Damaged("rows"))?;
-                    match index.shards.get_mut(resource_type.index()) {
-                        Some(slot @ None) => *slot = Some(Box::new(shard)),
-                        _ => return Err(LoadError::Damaged("rows")),
-                    }
+                    shard_of(&mut index.shards, &mut rest)
+                        .and_then(|shard| read_rows(&mut rest, shard))
+                        .ok_or(LoadError::Damaged("rows"))?;
+                }
+                KEYS => {
+                    shard_of(&mut index.shards, &mut rest)
+                        .and_then(|shard| read_keys(&mut rest, shard))
+                        .ok_or(LoadError::Damaged("keys"))?;
                 }
                 ENTITIES => {
                     read_entities(&mut rest, index.seed, &mut index.entities)
@@ -202,36 +205,50 @@ impl Shard {
     /// Enters all rows in the postings, after checking that what they name is there.
     fn post_all(&mut self, seed: Keyed, strings: &Strings, entities: u32) -> Option<()> {
         self.keys.fill(seed, strings)?;
-        let keys = self.keys.len();
         for row in 0..self.len() {
-            let values = self.values(row);
-            let sound = values.keys().all(|k| k < keys)
-                && values.refs().all(|(_, e)| e < entities)
-                && values.numbers().all(|n| n.unit.is_none_or(|u| u < keys))
-                && values.tuples().all(|(_, t)| {
-                    t.components().flatten().all(|part| match part {
-                        Part::Key(k) | Part::Number(Some(k), ..) => k < keys,
-                        Part::Ref(e) => e < entities,
-                        Part::Number(None, ..) | Part::Date(..) => true,
-                    })
-                });
-            if !sound {
+            if !self.post(seed, strings, entities, row) {
                 return None;
             }
-            self.post(seed, strings, row);
         }
         self.shrink();
         Some(())
     }
 }
 
-fn write_rows(shard: &Shard, resource_type: ResourceType, all: &mut Numberings, out: &mut Vec<u8>) {
-    put(out, u32::from(resource_type.code()));
-    put64(out, u64::from(shard.len()) - shard.forgotten.len());
+/// Writes a type's rows in sections of [`BLOCK`], then its keys.
+fn write_shard(
+    shard: &Shard,
+    resource_type: ResourceType,
+    all: &mut Numberings,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut keys = Numbering::new(shard.keys.len());
+    let rows: Vec<u32> = (0..shard.len()).filter(|r| !shard.forgotten.contains(*r)).collect();
+    let mut body = Vec::new();
+    for block in rows.chunks(BLOCK) {
+        body.clear();
+        put(&mut body, u32::from(resource_type.code()));
+        put64(&mut body, block.len() as u64);
+        write_rows(shard, block, &mut keys, all, &mut body);
+        section(out, ROWS, &body)?;
+    }
+    body.clear();
+    put(&mut body, u32::from(resource_type.code()));
+    put64(&mut body, keys.order.len() as u64);
+    for key in &keys.order {
+        let Some(k) = shard.keys.get(*key) else { continue };
+        put(&mut body, u32::from(k.param));
+        body.push(k.kind as u8);
+        put(&mut body, all.strings.of(k.text));
+        put(&mut body, k.second.checked_sub(1).map_or(0, |s| all.strings.of(s) + 1));
+    }
+    section(out, KEYS, &body)
+}
+
+fn write_rows(shard: &Shard, rows: &[u32], keys: &mut Numbering, all: &mut Numberings, out: &mut Vec<u8>) {
     let (mut rid, mut updated) = (0, 0_i64);
     let mut b = Builder::default();
-    for row in (0..shard.len()).filter(|r| shard.forgotten.is_empty() || !shard.forgotten.contains(*r)) {
+    for row in rows.iter().copied() {
         let this = shard.rids.get(row).unwrap_or(0);
         put64(out, this.wrapping_sub(rid));
         rid = this;
@@ -243,7 +260,7 @@ fn write_rows(shard: &Shard, resource_type: ResourceType, all: &mut Numberings, 
         put(out, shard.version(row));
         b.clear();
         if !shard.stale.contains(row) {
-            renumber(shard, row, &mut keys, &mut all.entities, &mut b);
+            renumber(shard, row, keys, &mut all.entities, &mut b);
         }
         put_bytes(out, b.pack());
         put64(out, b.dates.len() as u64);
@@ -252,14 +269,6 @@ fn write_rows(shard: &Shard, resource_type: ResourceType, all: &mut Numberings, 
             put64(out, zigzag(*lo));
             put64(out, zigzag(hi.wrapping_sub(*lo)));
         }
-    }
-    put64(out, keys.order.len() as u64);
-    for key in &keys.order {
-        let Some(k) = shard.keys.get(*key) else { continue };
-        put(out, u32::from(k.param));
-        out.push(k.kind as u8);
-        put(out, all.strings.of(k.text));
-        put(out, k.second.checked_sub(1).map_or(0, |s| all.strings.of(s) + 1));
     }
 }
 
@@ -291,14 +300,22 @@ fn renumber(shard: &Shard, row: u32, keys: &mut Numbering, entities: &mut Number
     }
 }
 
-fn read_rows(rest: &mut &[u8]) -> Option<(ResourceType, Shard)> {
-    let resource_type = ResourceType::from_code(u16::try_from(take(rest)?).ok()?)?;
-    let rows = take(rest)?;
-    let mut shard = Shard::new();
+/// The shard a section of rows or keys is about.
+fn shard_of<'a>(shards: &'a mut [Option<Box<Shard>>], rest: &mut &[u8]) -> Option<&'a mut Shard> {
+    let shard = shards.get_mut(usize::try_from(take(rest)?).ok()?)?;
+    Some(shard.get_or_insert_with(|| Box::new(Shard::new())))
+}
+
+fn read_rows(rest: &mut &[u8], shard: &mut Shard) -> Option<()> {
     let (mut rid, mut updated) = (0_u64, 0_i64);
     let mut dates: Vec<(u16, i64, i64)> = Vec::new();
-    for _ in 0..rows {
-        rid = rid.checked_add(take64(rest)?.max(1))?;
+    let mut last = shard.len().checked_sub(1).and_then(|row| shard.rids.get(row));
+    for _ in 0..take64(rest)? {
+        rid = rid.checked_add(take64(rest)?)?;
+        if last.is_some_and(|before| rid <= before) {
+            return None;
+        }
+        last = Some(rid);
         let entity = take(rest)?;
         updated = updated.wrapping_add(unzigzag(take64(rest)?));
         let class = take(rest)?;
@@ -313,6 +330,10 @@ fn read_rows(rest: &mut &[u8]) -> Option<(ResourceType, Shard)> {
         }
         shard.post_dates(row, &mut dates);
     }
+    Some(())
+}
+
+fn read_keys(rest: &mut &[u8], shard: &mut Shard) -> Option<()> {
     for _ in 0..take64(rest)? {
         let param = u16::try_from(take(rest)?).ok()?;
         let (kind, tail) = rest.split_first()?;
@@ -320,16 +341,14 @@ fn read_rows(rest: &mut &[u8]) -> Option<(ResourceType, Shard)> {
         let kind = Kind::from_code(*kind).filter(|k| *k != Kind::Ref)?;
         shard.keys.hold(Key { param, kind, text: take(rest)?, second: take(rest)? });
     }
-    Some((resource_type, shard))
+    Some(())
 }
 
 fn read_entities(rest: &mut &[u8], seed: Keyed, entities: &mut Entities) -> Option<()> {
     let count = take64(rest)?;
-    entities.reserve(seed, usize::try_from(count).ok()?.min(rest.len() / 2));
+    entities.reserve(seed, usize::try_from(count).ok()?.min(rest.len() / 4));
     for n in 0..count {
-        let resource_type = ResourceType::from_code(u16::try_from(take(rest)?).ok()?)?;
-        let id = std::str::from_utf8(take_bytes(rest)?).ok()?;
-        if u64::from(entities.intern(seed, resource_type, id)) != n {
+        if u64::from(entities.take(seed, rest)?) != n {
             return None;
         }
     }
