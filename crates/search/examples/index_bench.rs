@@ -215,6 +215,7 @@ fn load(dump: &str) {
     println!("RSS {:.0} B each", (resident() - before) / n);
     parts(&index, n);
     queries(&index);
+    println!("RSS {:.0} B each", (resident() - before) / n);
 }
 
 fn ty(name: &str) -> ResourceType {
