@@ -68,19 +68,22 @@ impl Remote {
 fn transaction(text: &[u8]) -> anyhow::Result<(Vec<u8>, u32)> {
     let given: Value = serde_json::from_slice(text).context("not JSON")?;
     let entries = match given.get("entry").and_then(Value::as_array) {
-        Some(e) if given["resourceType"] == "Bundle" => e.clone(),
+        Some(e) if given.get("resourceType").and_then(Value::as_str) == Some("Bundle") => e.clone(),
         _ => vec![json!({ "resource": given })],
     };
     let mut out = Vec::with_capacity(entries.len());
     for mut e in entries {
         let Some(resource) = e.get("resource") else { continue };
-        let t = resource["resourceType"].as_str().context("an entry has no resourceType")?.to_owned();
-        let request = match (resource["id"].as_str(), e["request"].get("ifNoneExist")) {
+        let t = resource.get("resourceType").and_then(Value::as_str).context("an entry has no resourceType")?.to_owned();
+        let id = resource.get("id").and_then(Value::as_str);
+        let request = match (id, e.get("request").and_then(|r| r.get("ifNoneExist"))) {
             (Some(id), _) => json!({ "method": "PUT", "url": format!("{t}/{id}") }),
             (None, Some(c)) => json!({ "method": "POST", "url": t, "ifNoneExist": c }),
             (None, None) => json!({ "method": "POST", "url": t }),
         };
-        e["request"] = request;
+        if let Some(entry) = e.as_object_mut() {
+            entry.insert("request".to_owned(), request);
+        }
         out.push(e);
     }
     let n = u32::try_from(out.len()).unwrap_or(u32::MAX);
@@ -99,13 +102,15 @@ impl Sink for Remote {
             if status == 401 || status == 403 || status >= 500 {
                 bail!("the server refuses ({status}); nothing of this Bundle was stored");
             }
-            let refused = outcome["issue"]
-                .as_array()
+            let refused = outcome
+                .get("issue")
+                .and_then(Value::as_array)
                 .into_iter()
                 .flatten()
                 .map(|i| {
-                    let place = i["expression"][0].as_str().unwrap_or("Bundle").to_owned();
-                    (place, vec![Issue::error("invalid", i["diagnostics"].as_str().unwrap_or_default())])
+                    let place = i.pointer("/expression/0").and_then(Value::as_str).unwrap_or("Bundle").to_owned();
+                    let why = i.get("diagnostics").and_then(Value::as_str).unwrap_or_default();
+                    (place, vec![Issue::error("invalid", why)])
                 })
                 .collect();
             Ok(Imported { refused, ..Imported::default() })

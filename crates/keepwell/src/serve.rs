@@ -143,7 +143,9 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         if !listen::is_loopback(&at) {
             bail!("the metrics listener speaks plain HTTP: keep it on loopback");
         }
-        ready["metrics"] = Value::from(format!("http://{at}/metrics"));
+        if let Some(members) = ready.as_object_mut() {
+            members.insert("metrics".to_owned(), Value::from(format!("http://{at}/metrics")));
+        }
         let router = keepwell_http::metrics_router(Arc::clone(&app));
         tasks.spawn(listen::serve(listener, None, router, Bounds::default(), stopped.clone()));
     }

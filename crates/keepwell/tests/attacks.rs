@@ -1,4 +1,5 @@
 //! The attack classes of known EMR holes, against the listener itself: request smuggling, traversal, injection, exhaustion, leaking errors.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

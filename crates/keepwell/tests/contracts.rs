@@ -1,4 +1,5 @@
 //! The promises of the commands: the ready line, two instances, stopping, the directory lock, clear messages for what is wrong.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! AUD-2 and the disk's own faults: on a full or read-only disk nothing is disclosed without its entry, nothing acknowledged is lost, and the
 //! message says what is wrong.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

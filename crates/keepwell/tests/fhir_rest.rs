@@ -1,4 +1,5 @@
 //! FHIR R4 REST over HTTP: <https://hl7.org/fhir/R4/http.html>, one test for each interaction or header.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

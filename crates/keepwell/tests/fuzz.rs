@@ -3,6 +3,7 @@
 //!
 //! Two seconds a parser by default; `KEEPWELL_FUZZ_SECONDS` says how long. A failure prints the seed of the run and the input; an input that once failed becomes
 //! a file of the corpus.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

@@ -1,6 +1,7 @@
 //! CRY-2: random mutations of the stored files. Each either changes no answer, or is detected: the server refuses to start, refuses the
 //! damaged resource, or `keepwell verify` fails. Never a panic, never a silently different answer, and the unharmed rest stays readable.
 //! Forty mutations by default, as many as `KEEPWELL_MUTATIONS` says.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! The pages as a browser would walk them: one-click demo logins, finding a patient, the chart, who looked; and what other sites, other roles and
 //! hostile names must not reach (APP-2, APP-3).
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

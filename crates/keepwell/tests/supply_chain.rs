@@ -1,6 +1,7 @@
 //! APP-13: no banned crate, no licence or source outside the lists of `deny.toml`.
 //!
 //! `cargo deny` does the same where it is installed; this test needs nothing but cargo, and shows that a planted bad crate fails.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

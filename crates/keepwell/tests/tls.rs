@@ -1,4 +1,5 @@
 //! TLS: nothing is served beyond loopback without a certificate; with one, 1.2 and 1.3 only, and never in clear.
+#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
 
 #![allow(
     clippy::expect_used,

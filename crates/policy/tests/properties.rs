@@ -1,4 +1,5 @@
 //! Properties of the policies as a whole: what no change may break.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use keepwell_model::actor::{PurposeOfUse, Role};
 use keepwell_model::types::ResourceType;

@@ -302,7 +302,7 @@ impl Door {
             if tries > crate::door::TRIES {
                 return Err(Refusal::new(409, "conflict", "too many others change the same resources; try again"));
             }
-            let prepared = match self.prepare_transaction(ctx, entries, base, skip_equal) {
+            let prepared = match self.prepare_transaction(ctx, entries, skip_equal) {
                 Ok(p) => p,
                 Err(refusal) => return Err(self.refuse(Access::of(ctx, action), refusal).await),
             };
@@ -400,7 +400,6 @@ impl Door {
         &self,
         ctx: &Context,
         entries: &[Entry<'_, '_>],
-        base: &str,
         skip_equal: bool,
     ) -> Result<Prepared, Refusal> {
         let mut out = Prepared { guards: Vec::new(), writes: Vec::new(), existing: Vec::new() };
@@ -459,7 +458,7 @@ impl Door {
                         return Err(at(Refusal::new(400, "invalid", "the resource is not of the type in the url")));
                     }
                     let mut value = given.clone();
-                    self.resolve_references(ctx, &mut value, &places, &mut conditional, base).map_err(at)?;
+                    self.resolve_references(ctx, &mut value, &places, &mut conditional).map_err(at)?;
                     if skip_equal && self.is_unchanged(t, id, &value) {
                         continue;
                     }
@@ -541,26 +540,25 @@ impl Door {
         value: &mut Value<'a>,
         places: &HashMap<&str, String>,
         conditional: &mut HashMap<String, String>,
-        base: &str,
     ) -> Result<(), Refusal> {
         match value {
             Value::Array(items) => {
                 for item in items {
-                    self.resolve_references(ctx, item, places, conditional, base)?;
+                    self.resolve_references(ctx, item, places, conditional)?;
                 }
             }
             Value::Object(members) => {
                 for (name, member) in members {
                     let Value::String(text) = member else {
-                        self.resolve_references(ctx, member, places, conditional, base)?;
+                        self.resolve_references(ctx, member, places, conditional)?;
                         continue;
                     };
                     // Identifier.value is a string that may look like a urn and is none of a Bundle's business.
-                    if name == "reference" || text.starts_with("urn:") && name != "value" {
-                        if let Some(place) = places.get(text.as_ref()) {
-                            *text = Cow::Owned(place.clone());
-                            continue;
-                        }
+                    if (name == "reference" || text.starts_with("urn:") && name != "value")
+                        && let Some(place) = places.get(text.as_ref())
+                    {
+                        *text = Cow::Owned(place.clone());
+                        continue;
                     }
                     if name == "div" && text.contains("urn:") {
                         let mut div = text.to_string();

@@ -67,7 +67,7 @@ impl Door {
         entropy: Arc<dyn Entropy>,
         limits: Limits,
     ) -> Self {
-        Self { ledger, records, gate, clock, entropy, terminology: Hl7::default(), limits }
+        Self { ledger, records, gate, clock, entropy, terminology: Hl7, limits }
     }
 
     /// The clock requests are timed by.
@@ -225,10 +225,10 @@ impl Door {
     /// One part for each patient among the rows.
     pub(crate) fn parts(&self, rows: &[Row]) -> Vec<(u32, Shown)> {
         let homes = self.records.homes.read();
-        if let [row] = rows {
-            if homes.owners.contains_key(&row.home) {
-                return vec![(row.home, Shown { rids: vec![row.rid] })];
-            }
+        if let [row] = rows
+            && homes.owners.contains_key(&row.home)
+        {
+            return vec![(row.home, Shown { rids: vec![row.rid] })];
         }
         let mut by: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for row in rows {

@@ -124,10 +124,10 @@ impl Door {
                 if options.since.is_some_and(|s| v.last_updated < s.0) {
                     continue;
                 }
-                if let Some((lo, hi)) = options.at {
-                    if v.last_updated >= hi || until.is_some_and(|u| u <= lo) {
-                        continue;
-                    }
+                if let Some((lo, hi)) = options.at
+                    && (v.last_updated >= hi || until.is_some_and(|u| u <= lo))
+                {
+                    continue;
                 }
                 total += 1;
                 if v.rid >= before {

@@ -27,13 +27,13 @@ impl Tree {
 
     /// The tree without what a server sets itself: `meta.versionId`, `meta.lastUpdated`, and a `meta` left empty by that.
     pub fn without_server_meta(mut self) -> Self {
-        if let Self::Object(members) = &mut self {
-            if let Some(Self::Object(meta)) = members.get_mut("meta") {
-                meta.remove("versionId");
-                meta.remove("lastUpdated");
-                if meta.is_empty() {
-                    members.remove("meta");
-                }
+        if let Self::Object(members) = &mut self
+            && let Some(Self::Object(meta)) = members.get_mut("meta")
+        {
+            meta.remove("versionId");
+            meta.remove("lastUpdated");
+            if meta.is_empty() {
+                members.remove("meta");
             }
         }
         self
