@@ -29,7 +29,7 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
         client.create(&observation(&kept, "1-1", 2.0)),
     );
     // A resource of both.
-    let both = client.create(&json!({"resourceType": "Appointment", "status": "booked", "participant": [
+    let both = client.create(&json!({"resourceType": "Appointment", "status": "proposed", "participant": [
         {"actor": {"reference": format!("Patient/{gone}")}, "status": "accepted"}, {"actor": {"reference": format!("Patient/{kept}")}, "status": "accepted"}]}));
     let keyring_before = fs::read(server.data.join("keyring")).unwrap();
     let data = server.data.to_str().unwrap().to_owned();
@@ -151,6 +151,7 @@ fn a_backup_restores_on_an_empty_machine() {
         &text(&data),
         "--listen",
         "127.0.0.1:0",
+        "--plain-http",
         "--passphrase-file",
         &text(&passphrase),
     ];
@@ -220,6 +221,7 @@ fn a_backup_restores_on_an_empty_machine() {
         &text(&fresh),
         "--listen",
         "127.0.0.1:0",
+        "--plain-http",
         "--recovery-key-file",
         &text(&recovery_file),
     ];

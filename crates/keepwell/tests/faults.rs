@@ -132,7 +132,7 @@ fn a_read_only_disk_is_named() {
     let mut server = Server::demo_in(&disk.0, &["--patients", "0"]);
     let id = server.client().create(&patient("Read", "Only"));
     server.stop();
-    fs::rename(disk.0.join("token"), folder.join("token")).unwrap();
+    fs::copy(disk.0.join("token"), folder.join("token")).unwrap();
     let done = Command::new("mount")
         .args(["-o", "remount,ro", disk.0.to_str().unwrap()])
         .output()

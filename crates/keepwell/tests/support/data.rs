@@ -118,10 +118,7 @@ pub fn synthea_puts(folder: &Path, count: usize, size: usize) -> Vec<String> {
             );
         }
         for (full, local) in &types {
-            rewritten = rewritten.replace(
-                &format!("\"reference\":\"{full}\""),
-                &format!("\"reference\":\"{local}\""),
-            );
+            rewritten = rewritten.replace(&format!("\"{full}\""), &format!("\"{local}\""));
         }
         // Entries are cut out of the text itself, so that numbers stay as written.
         for resource in resources(&rewritten) {
@@ -152,12 +149,12 @@ pub fn synthea_puts(folder: &Path, count: usize, size: usize) -> Vec<String> {
         .collect()
 }
 
-/// The texts of `entry[*].resource` of a Bundle without white space between its tokens.
+/// The texts of `entry[*].resource` of a Bundle.
 fn resources(bundle: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = bundle;
-    while let Some(at) = rest.find("\"resource\":{") {
-        let from = &rest[at + "\"resource\":".len()..];
+    while let Some(at) = rest.find("\"resource\":") {
+        let from = rest[at + "\"resource\":".len()..].trim_start();
         let length = object_length(from);
         found.push(&from[..length]);
         rest = &from[length..];
