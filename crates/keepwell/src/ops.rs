@@ -122,6 +122,8 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             let note = ledger.with_signer(|origin, signer| {
                 keepwell_continuity::export_log(ledger.store(), &to, origin, signer, &mut |_| {})
             })?;
+            // Lets a reader find accidental damage; against a forger, compare with a key kept elsewhere (`--key`).
+            std::fs::write(to.join("key"), ledger.verifier_key() + "\n")?;
             Ok(json!({
                 "entries": String::from_utf8_lossy(&note).lines().nth(1).unwrap_or_default(),
                 "to": to,

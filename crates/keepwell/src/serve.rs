@@ -179,6 +179,8 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         }
     };
     let control = tokio::spawn(socket::serve(socket::bind(&served.dir)?, commands));
+    // Before the ready line: whoever reads it may signal at once.
+    let mut signals = Signals::new()?;
     if !served.resumed {
         use std::io::Write as _;
         let mut out = std::io::stdout().lock();
@@ -187,7 +189,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     }
     tracing::info!(url = bound.origin, "serving");
     let sealed = tokio::select! {
-        r = signalled() => { r?; false }
+        () = signals.any() => false,
         _ = sealing.recv() => true,
     };
     app.ready.store(false, Ordering::Release);
@@ -204,15 +206,24 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     Ok(())
 }
 
-async fn signalled() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM and SIGINT, caught from the moment this is made.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
 
 /// A sealed server holds no key and no index: it answers 503 and waits for `keys unseal`.
@@ -237,8 +248,9 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
         }
     };
     let control = tokio::spawn(socket::serve(socket::bind(&served.dir)?, commands));
+    let mut signals = Signals::new()?;
     let unsealed = tokio::select! {
-        r = signalled() => { r?; false }
+        () = signals.any() => false,
         _ = unsealing.recv() => true,
     };
     // The answer to the command goes out before the process is replaced.

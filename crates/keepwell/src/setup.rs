@@ -225,8 +225,10 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
         }
         None => Vec::new(),
     };
+    let own = std::fs::read_to_string(export.join("key")).ok();
     let trusted: Vec<_> = key
-        .map(|k| keepwell_audit::note::VerifierKey::parse(k).context("--key is not a verifier key"))
+        .or(own.as_deref().map(str::trim))
+        .map(|k| keepwell_audit::note::VerifierKey::parse(k).context("the verifier key (--key, or `key` in the export) is not one"))
         .transpose()?
         .into_iter()
         .collect();

@@ -76,12 +76,19 @@ impl Door {
             Ok(b) => b,
             Err(e) => return Err(self.refuse(refused(), e).await),
         };
-        let entries = match self.entries(&bundle, base) {
+        let each = match self.each_entry(&bundle, base) {
+            Ok(e) => e,
+            Err(e) => return Err(self.refuse(refused(), e).await),
+        };
+        if bundle.str("type") == Some("batch") {
+            let outcomes = self.batch(ctx, &each, want, base).await?;
+            return Ok(Answer { status: 200, body: response("batch-response", &outcomes, base), ..Answer::default() });
+        }
+        let entries = match each.into_iter().collect::<Result<Vec<_>, _>>() {
             Ok(e) => e,
             Err(e) => return Err(self.refuse(refused(), e).await),
         };
         let (kind, outcomes) = match bundle.str("type") {
-            Some("batch") => ("batch-response", self.batch(ctx, &entries, want, base).await?),
             Some("transaction") => ("transaction-response", self.transaction(ctx, &entries, want, base, false).await?),
             _ => {
                 let e = Refusal::bad(vec![
@@ -95,6 +102,15 @@ impl Door {
     }
 
     pub(crate) fn entries<'v, 'a>(&self, bundle: &'v Value<'a>, base: &str) -> Result<Vec<Entry<'v, 'a>>, Refusal> {
+        self.each_entry(bundle, base)?.into_iter().collect()
+    }
+
+    /// The entries, each taken apart or refused for itself.
+    fn each_entry<'v, 'a>(
+        &self,
+        bundle: &'v Value<'a>,
+        base: &str,
+    ) -> Result<Vec<Result<Entry<'v, 'a>, Refusal>>, Refusal> {
         let items = match bundle.get("entry") {
             None => &[],
             Some(v) => v.items().ok_or_else(|| {
@@ -104,7 +120,7 @@ impl Door {
         if items.len() > self.limits.bundle_max {
             return Err(Refusal::new(413, "too-long", "the Bundle has too many entries; send it in parts"));
         }
-        items.iter().enumerate().map(|(at, e)| Self::entry(at, e, base)).collect()
+        Ok(items.iter().enumerate().map(|(at, e)| Self::entry(at, e, base)).collect())
     }
 
     fn entry<'v, 'a>(at: usize, entry: &'v Value<'a>, base: &str) -> Result<Entry<'v, 'a>, Refusal> {
@@ -179,28 +195,32 @@ impl Door {
     async fn batch(
         &self,
         ctx: &Context,
-        entries: &[Entry<'_, '_>],
+        entries: &[Result<Entry<'_, '_>, Refusal>],
         want: Return,
         base: &str,
     ) -> Result<Vec<Outcome>, Refusal> {
-        let mut order: Vec<&Entry<'_, '_>> = entries.iter().collect();
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(entries.len());
+        let mut order: Vec<&Entry<'_, '_>> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            match entry {
+                Ok(e) => {
+                    order.push(e);
+                    outcomes.push(None);
+                }
+                Err(e) => {
+                    let refusal = self.refuse(Access::of(ctx, Action::Transaction), e.clone()).await;
+                    outcomes.push(Some(Outcome::refused(refusal)));
+                }
+            }
+        }
         order.sort_by_key(|e| e.method);
-        let mut outcomes: Vec<Option<Outcome>> = entries.iter().map(|_| None).collect();
         for entry in order {
             let done = Box::pin(self.single(ctx, entry, want, base)).await;
             let outcome = match done {
                 Ok(a) => Outcome::of(a),
                 // A log that cannot be written stops everything.
                 Err(e) if e.status == 503 => return Err(e),
-                Err(e) => Outcome {
-                    written: false,
-                    status: e.status,
-                    location: None,
-                    version: None,
-                    last_updated: None,
-                    resource: Vec::new(),
-                    outcome: Some(e.issues),
-                },
+                Err(e) => Outcome::refused(e),
             };
             if let Some(slot) = outcomes.get_mut(entry.at) {
                 *slot = Some(outcome);
@@ -302,7 +322,7 @@ impl Door {
             if tries > crate::door::TRIES {
                 return Err(Refusal::new(409, "conflict", "too many others change the same resources; try again"));
             }
-            let prepared = match self.prepare_transaction(ctx, entries, skip_equal) {
+            let prepared = match self.prepare_transaction(ctx, entries, base, skip_equal) {
                 Ok(p) => p,
                 Err(refusal) => return Err(self.refuse(Access::of(ctx, action), refusal).await),
             };
@@ -365,15 +385,7 @@ impl Door {
             let outcome = match Box::pin(self.get(ctx, e, t, base)).await {
                 Ok(a) => Outcome::of(a),
                 Err(e) if e.status == 503 => return Err(e),
-                Err(e) => Outcome {
-                    written: false,
-                    status: e.status,
-                    location: None,
-                    version: None,
-                    last_updated: None,
-                    resource: Vec::new(),
-                    outcome: Some(e.issues),
-                },
+                Err(e) => Outcome::refused(e),
             };
             if let Some(slot) = outcomes.get_mut(e.at) {
                 *slot = Some(outcome);
@@ -400,15 +412,28 @@ impl Door {
         &self,
         ctx: &Context,
         entries: &[Entry<'_, '_>],
+        base: &str,
         skip_equal: bool,
     ) -> Result<Prepared, Refusal> {
         let mut out = Prepared { guards: Vec::new(), writes: Vec::new(), existing: Vec::new() };
         let mut places: HashMap<&str, String> = HashMap::new();
         let mut targets: Vec<Option<(ResourceType, String)>> = Vec::with_capacity(entries.len());
         let mut taken: HashSet<(ResourceType, String)> = HashSet::new();
+        // What the transaction deletes is gone before its conditional creates look (processing order).
+        let deleted: HashSet<(ResourceType, &str)> = entries
+            .iter()
+            .filter(|e| e.method == Method::Delete)
+            .filter_map(|e| Some((e.resource_type?, e.id.as_deref()?)))
+            .collect();
         for e in entries {
             let at = |r: Refusal| at_entry(r, e.at);
-            let target = self.target(ctx, e, &mut out).map_err(at)?;
+            if let (Method::Get, Some(t), None, None) = (e.method, e.resource_type, &e.id, &e.operation)
+                && !e.history
+            {
+                // A search that cannot be answered refuses the whole before anything is written.
+                self.parse(t, &e.params, base, false).map_err(at)?;
+            }
+            let target = self.target(ctx, e, &deleted, &mut out).map_err(at)?;
             if let Some((t, id)) = &target {
                 if e.method != Method::Get
                     && !out.existing.iter().any(|(i, ..)| *i == e.at)
@@ -459,6 +484,9 @@ impl Door {
                     }
                     let mut value = given.clone();
                     self.resolve_references(ctx, &mut value, &places, &mut conditional).map_err(at)?;
+                    if e.method == Method::Put && value.get("id").is_none() {
+                        value.set("id", Value::String(Cow::Owned(id.to_owned())));
+                    }
                     if skip_equal && self.is_unchanged(t, id, &value) {
                         continue;
                     }
@@ -480,6 +508,7 @@ impl Door {
         &self,
         ctx: &Context,
         e: &Entry<'_, '_>,
+        deleted: &HashSet<(ResourceType, &str)>,
         out: &mut Prepared,
     ) -> Result<Option<(ResourceType, String)>, Refusal> {
         if e.method == Method::Get {
@@ -499,7 +528,7 @@ impl Door {
                     let query = self.strict_query(t, q)?;
                     let (found, guard) = self.resolve(ctx, &query)?;
                     out.guards.push(guard);
-                    if let Some(id) = found {
+                    if let Some(id) = found.filter(|id| !deleted.contains(&(t, id.as_str()))) {
                         out.existing.push((e.at, t, id.clone()));
                         return Ok(Some((t, id)));
                     }
@@ -634,6 +663,18 @@ fn at_entry(mut refusal: Refusal, at: usize) -> Refusal {
 }
 
 impl Outcome {
+    fn refused(e: Refusal) -> Self {
+        Self {
+            written: false,
+            status: e.status,
+            location: None,
+            version: None,
+            last_updated: None,
+            resource: Vec::new(),
+            outcome: Some(e.issues),
+        }
+    }
+
     fn of(a: Answer) -> Self {
         Self {
             written: false,

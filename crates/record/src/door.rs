@@ -12,7 +12,6 @@ use keepwell_model::time::{Clock, Entropy};
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Decision, Labels, Obligation, Relation, Request, Target};
 use keepwell_search::index::Version;
-use keepwell_search::terminology::Hl7;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -45,7 +44,6 @@ pub struct Door {
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) terminology: Hl7,
     pub(crate) limits: Limits,
 }
 
@@ -67,7 +65,7 @@ impl Door {
         entropy: Arc<dyn Entropy>,
         limits: Limits,
     ) -> Self {
-        Self { ledger, records, gate, clock, entropy, terminology: Hl7, limits }
+        Self { ledger, records, gate, clock, entropy, limits }
     }
 
     /// The clock requests are timed by.

@@ -8,13 +8,16 @@ use crate::text::assemble;
 use crate::view::{View, render};
 use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
+use keepwell_model::json;
 use keepwell_model::outcome::{Issue, Severity, operation_outcome};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
+use keepwell_search::definition::find;
 use keepwell_search::index::{Cursor, Limits, Version};
 use keepwell_search::parse::{Options, compartment, parse};
-use keepwell_search::query::{Query, Summary, Total};
+use keepwell_search::query::{Clause, Query, Summary, Test, Total, UriTest};
+use keepwell_search::terminology::{Codes, Hl7, Stored, expand};
 
 /// A search as it came in.
 #[derive(Clone, Debug)]
@@ -35,13 +38,50 @@ pub struct SearchRequest<'a> {
 pub const CURSOR: &str = "_cursor";
 
 impl Door {
-    pub(crate) fn options<'a>(&'a self, base: &'a str, lenient: bool) -> Options<'a> {
-        Options { lenient, now: self.clock.now(), base_url: base, terminology: &self.terminology }
+    /// Parses a search; value sets stored here are known beside those of HL7.
+    pub(crate) fn parse(
+        &self,
+        t: ResourceType,
+        params: &[(String, String)],
+        base: &str,
+        lenient: bool,
+    ) -> Result<Query, Refusal> {
+        let terminology = Stored(|url: &str| self.stored_value_set(url));
+        let options = Options { lenient, now: self.clock.now(), base_url: base, terminology: &terminology };
+        parse(t, params, &options).map_err(Refusal::bad)
+    }
+
+    /// The members of a stored ValueSet. Value sets are reference data: everybody may use them.
+    fn stored_value_set(&self, url: &str) -> Option<Codes> {
+        let t = ResourceType::from_name("ValueSet")?;
+        let plain = url.split('|').next().unwrap_or(url);
+        let clause = match plain.strip_prefix("ValueSet/") {
+            Some(id) => Clause::Id(vec![id.to_owned()]),
+            None => Clause::Match { param: find(t, "url")?.0, test: Test::Uri(UriTest::Exact(plain.to_owned())) },
+        };
+        let query = Query {
+            resource_type: t,
+            clauses: vec![clause],
+            sort: Vec::new(),
+            count: None,
+            total: Total::None,
+            includes: Vec::new(),
+            summary: Summary::False,
+            elements: Vec::new(),
+            processed: Vec::new(),
+            ignored: Vec::new(),
+        };
+        let limits = Limits { page: 1, includes: 0 };
+        let page = self.records.index.read().search(&query, self.ledger.visible(), &|_| true, None, limits);
+        let opened = self.ledger.read(page.matches.first()?.rid).ok()?;
+        let mut full = Vec::new();
+        assemble(t, &opened.header.id, 1, Timestamp(0), &opened.text, &mut full);
+        expand(&json::parse(std::str::from_utf8(&full).ok()?).ok()?, &Hl7)
     }
 
     /// Parses the search of a conditional interaction: no result parameters, at least one condition.
     pub(crate) fn strict_query(&self, t: ResourceType, params: &[(String, String)]) -> Result<Query, Refusal> {
-        let mut query = parse(t, params, &self.options("", false)).map_err(Refusal::bad)?;
+        let mut query = self.parse(t, params, "", false)?;
         if query.clauses.is_empty() {
             return Err(Refusal::new(
                 412,
@@ -85,8 +125,7 @@ impl Door {
             _ => None,
         };
         let params = resumed.as_ref().map_or(request.params, |r| &r.params);
-        let options = self.options(request.base, request.lenient);
-        let mut query = parse(request.resource_type, params, &options).map_err(Refusal::bad)?;
+        let mut query = self.parse(request.resource_type, params, request.base, request.lenient)?;
         if let Some((owner, id)) = request.compartment {
             let clause = compartment(owner, id, request.resource_type)
                 .ok_or_else(|| {

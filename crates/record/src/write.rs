@@ -8,7 +8,7 @@ use crate::follower::labels_of;
 use crate::text::{assemble, stored};
 use keepwell_ledger::Body;
 use keepwell_model::actor::Context;
-use keepwell_model::home;
+use keepwell_model::home::{self, Home};
 use keepwell_model::json::{self, Value};
 use keepwell_model::outcome::{Issue, Severity, operation_outcome};
 use keepwell_model::patch;
@@ -128,7 +128,8 @@ impl Door {
                          erasure; use a UUID",
                     ));
                 }
-                let home = home::home(t, v);
+                // The id may be the server's and not in the body yet; only a Patient's home depends on it.
+                let home = if t == crate::patient_type() { Home::Patient(id.to_owned()) } else { home::home(t, v) };
                 let labels = labels_of(v);
                 let relation = Self::relation_to(&ctx.actor, &home);
                 let mut actions = vec![action];
@@ -356,7 +357,10 @@ impl Door {
                 }
             }
         };
-        let value = if is_patch { self.patched(ctx, t, &id, &given)? } else { given };
+        let mut value = if is_patch { self.patched(ctx, t, &id, &given)? } else { given };
+        if matches!(selector, Selector::Search(_)) && value.get("id").is_none() {
+            value.set("id", Value::from(id.clone()));
+        }
         match value.str("id") {
             Some(body_id) if body_id == id => {}
             Some(_) => {
@@ -364,7 +368,6 @@ impl Door {
                     Issue::error("value", "the body's id is not the id in the URL").at(format!("{t}.id")),
                 ]));
             }
-            None if matches!(selector, Selector::Search(_)) => {}
             None => {
                 return Err(Refusal::bad(vec![
                     Issue::error("required", "an update needs the resource's id in its body").at(format!("{t}.id")),
