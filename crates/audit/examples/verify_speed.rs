@@ -1,10 +1,7 @@
 //! Writes a log of many entries and measures how long it takes to verify (AUD-7: 10^7 entries in 10 s on 2 cores).
 //! Usage: `cargo run --release -p keepwell-audit --example verify_speed -- DIR [ENTRIES]` (DIR empty or new).
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a program that prints its measurements"
-)]
+#![allow(clippy::print_stdout, reason = "a program that prints its measurements")]
 
 use std::path::Path;
 use std::time::Instant;
@@ -18,10 +15,7 @@ use keepwell_audit::tile::Writer;
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().unwrap_or_else(|| "log".to_owned());
-    let count: u64 = arguments
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(10_000_000);
+    let count: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
     let dir = Path::new(&dir);
     let start = Instant::now();
     let (mut writer, mut tree) = (Writer::resume(dir, 0)?, Frontier::new());
@@ -44,10 +38,7 @@ fn main() -> std::io::Result<()> {
     // Unsigned: the form of a note with a signature of nobody.
     let text = Checkpoint::new("measure", tree.size(), tree.root()).to_text();
     writer.finish(format!("{text}\n— nobody AAAAAAA=\n").as_bytes())?;
-    println!(
-        "{count} entries written in {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    println!("{count} entries written in {:.1} s", start.elapsed().as_secs_f64());
     for threads in [1, 2] {
         let start = Instant::now();
         let report = verify_export(

@@ -34,12 +34,7 @@ impl Checkpoint {
     /// The note text.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut out = format!(
-            "{}\n{}\n{}\n",
-            self.origin,
-            self.size,
-            BASE64.encode(self.root)
-        );
+        let mut out = format!("{}\n{}\n{}\n", self.origin, self.size, BASE64.encode(self.root));
         for line in &self.extensions {
             out.push_str(line);
             out.push('\n');
@@ -54,13 +49,11 @@ impl Checkpoint {
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let text = text.strip_suffix('\n').ok_or(NoteError::Malformed)?;
         let mut lines = text.split('\n');
-        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next())
-        else {
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(NoteError::Malformed);
         };
-        let digits = !size.is_empty()
-            && size.bytes().all(|b| b.is_ascii_digit())
-            && (size == "0" || !size.starts_with('0'));
+        let digits =
+            !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
         let extensions: Vec<String> = lines.map(str::to_owned).collect();
         if origin.is_empty() || !digits || extensions.iter().any(String::is_empty) {
             return Err(NoteError::Malformed);

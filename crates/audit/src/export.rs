@@ -140,11 +140,7 @@ pub fn verify_export(dir: &Path, options: &Options<'_>) -> Report {
     report
 }
 
-fn open_checkpoint(
-    folder: &Folder,
-    options: &Options<'_>,
-    report: &mut Report,
-) -> Option<Checkpoint> {
+fn open_checkpoint(folder: &Folder, options: &Options<'_>, report: &mut Report) -> Option<Checkpoint> {
     let bytes = match folder.checkpoint() {
         Ok(bytes) => bytes,
         Err(e) => {
@@ -168,12 +164,7 @@ fn open_checkpoint(
 }
 
 /// The roots of the full tiles of level 0, computed from the entries.
-fn hash_entries(
-    folder: &Folder,
-    size: u64,
-    options: &Options<'_>,
-    report: &mut Report,
-) -> Vec<Hash> {
+fn hash_entries(folder: &Folder, size: u64, options: &Options<'_>, report: &mut Report) -> Vec<Hash> {
     let full = size / WIDTH;
     let mut roots = vec![[0; 32]; usize::try_from(full).unwrap_or(usize::MAX)];
     let threads = match options.threads {
@@ -195,10 +186,7 @@ fn hash_entries(
                             *root = tile::perfect_root(&hashes).unwrap_or_default();
                         }
                         let count = done.fetch_add(WIDTH, Ordering::Relaxed) + WIDTH;
-                        if let Some(progress) = options
-                            .progress
-                            .filter(|_| count.is_multiple_of(WIDTH * 256))
-                        {
+                        if let Some(progress) = options.progress.filter(|_| count.is_multiple_of(WIDTH * 256)) {
                             progress(count);
                         }
                     }
@@ -214,9 +202,7 @@ fn hash_entries(
     });
     for part in parts {
         report.kinds = report.kinds + part.kinds;
-        part.problems
-            .into_iter()
-            .for_each(|p| report.problem(p.place, p.what));
+        part.problems.into_iter().for_each(|p| report.problem(p.place, p.what));
     }
     if !size.is_multiple_of(WIDTH) {
         hash_bundle(folder, full, size % WIDTH, report);
@@ -286,11 +272,7 @@ fn look_for_strangers(dir: &Path, size: u64, report: &mut Report) {
         let Some((kind, index, width)) = tile::parse_path(text) else {
             return false;
         };
-        let level = if let Kind::Hashes(level) = kind {
-            level
-        } else {
-            0
-        };
+        let level = if let Kind::Hashes(level) = kind { level } else { 0 };
         let count = size >> (8 * level);
         let (full, rest) = (count / WIDTH, count % WIDTH);
         if width == WIDTH {
@@ -341,10 +323,7 @@ struct Tree<'a> {
 impl HashReader for Tree<'_> {
     fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
         match level {
-            8 => Ok(usize::try_from(index)
-                .ok()
-                .and_then(|i| self.tiles.get(i))
-                .copied()),
+            8 => Ok(usize::try_from(index).ok().and_then(|i| self.tiles.get(i)).copied()),
             9.. => Ok(None),
             _ if index >= self.size => Ok(None),
             _ => self.leaves.node(level, index),

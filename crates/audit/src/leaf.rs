@@ -162,11 +162,7 @@ impl Leaf {
             },
             _ => return Err(BadLeaf),
         };
-        if bytes.0.is_empty() {
-            Ok(leaf)
-        } else {
-            Err(BadLeaf)
-        }
+        if bytes.0.is_empty() { Ok(leaf) } else { Err(BadLeaf) }
     }
 }
 
@@ -178,10 +174,7 @@ impl Notice {
             out.extend_from_slice(&old.to_be_bytes());
         };
         match self {
-            Self::Started {
-                organisation,
-                previous,
-            } => {
+            Self::Started { organisation, previous } => {
                 out.push(1);
                 out.extend_from_slice(organisation);
                 if let Some((size, root)) = previous {
@@ -254,9 +247,7 @@ impl Notice {
                 size: bytes.u64()?,
                 root: bytes.array()?,
             },
-            7 => Self::SigningKey {
-                public: bytes.array()?,
-            },
+            7 => Self::SigningKey { public: bytes.array()? },
             _ => return Err(BadLeaf),
         })
     }

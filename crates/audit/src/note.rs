@@ -59,8 +59,7 @@ impl VerifierKey {
     /// A key by name; `None` when the name may not be used in notes.
     #[must_use]
     pub fn new(name: &str, public: [u8; 32]) -> Option<Self> {
-        let good = !name.is_empty()
-            && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+        let good = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
         good.then(|| Self {
             name: name.to_owned(),
             public,
@@ -110,13 +109,7 @@ impl std::fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut key = vec![ED25519_TYPE];
         key.extend_from_slice(&self.public);
-        write!(
-            f,
-            "{}+{}+{}",
-            self.name,
-            hex(&self.id()),
-            BASE64.encode(key)
-        )
+        write!(f, "{}+{}+{}", self.name, hex(&self.id()), BASE64.encode(key))
     }
 }
 
@@ -143,10 +136,7 @@ pub fn sign(text: &str, signers: &[&dyn Signer]) -> Result<String, CannotSign> {
 ///
 /// # Errors
 /// See [`NoteError`]. A wrong signature by one trusted key refuses the note even when another one is right.
-pub fn open<'a, 'k>(
-    note: &'a [u8],
-    trusted: &'k [VerifierKey],
-) -> Result<(&'a str, Vec<&'k VerifierKey>), NoteError> {
+pub fn open<'a, 'k>(note: &'a [u8], trusted: &'k [VerifierKey]) -> Result<(&'a str, Vec<&'k VerifierKey>), NoteError> {
     let (text, lines) = split(note)?;
     let mut signed: Vec<&VerifierKey> = Vec::new();
     for (name, id, signature) in lines {
@@ -207,8 +197,7 @@ fn split(note: &[u8]) -> Result<(&str, Vec<Line<'_>>), NoteError> {
 
 fn signature_line(line: &str) -> Option<Line<'_>> {
     let (name, signature) = line.strip_prefix("— ")?.split_once(' ')?;
-    let good = !name.is_empty()
-        && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
+    let good = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+');
     let signature = BASE64.decode(signature).ok()?;
     let (id, signature) = signature.split_first_chunk::<4>()?;
     (good && !signature.is_empty()).then(|| (name, *id, signature.to_vec()))

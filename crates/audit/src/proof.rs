@@ -35,10 +35,7 @@ pub enum ProofError {
 impl HashReader for [Hash] {
     fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
         Ok(if level == 0 {
-            usize::try_from(index)
-                .ok()
-                .and_then(|i| self.get(i))
-                .copied()
+            usize::try_from(index).ok().and_then(|i| self.get(i)).copied()
         } else {
             None
         })
@@ -67,11 +64,7 @@ pub fn root<R: HashReader + ?Sized>(reader: &R, size: u64) -> Result<Hash, Proof
 ///
 /// # Errors
 /// [`ProofError::Range`] when it is not; otherwise when a hash is not known or cannot be read.
-pub fn inclusion<R: HashReader + ?Sized>(
-    reader: &R,
-    index: u64,
-    size: u64,
-) -> Result<Vec<Hash>, ProofError> {
+pub fn inclusion<R: HashReader + ?Sized>(reader: &R, index: u64, size: u64) -> Result<Vec<Hash>, ProofError> {
     if index >= size {
         return Err(ProofError::Range);
     }
@@ -95,11 +88,7 @@ pub fn inclusion<R: HashReader + ?Sized>(
 ///
 /// # Errors
 /// [`ProofError::Range`] when `old` is above `new`; otherwise when a hash is not known or cannot be read.
-pub fn consistency<R: HashReader + ?Sized>(
-    reader: &R,
-    old: u64,
-    new: u64,
-) -> Result<Vec<Hash>, ProofError> {
+pub fn consistency<R: HashReader + ?Sized>(reader: &R, old: u64, new: u64) -> Result<Vec<Hash>, ProofError> {
     if old > new {
         return Err(ProofError::Range);
     }
@@ -130,13 +119,7 @@ pub fn consistency<R: HashReader + ?Sized>(
 ///
 /// # Errors
 /// When it does not prove that `leaf` is entry `index` of the tree with this size and root.
-pub fn verify_inclusion(
-    leaf: &Hash,
-    index: u64,
-    size: u64,
-    proof: &[Hash],
-    expected: &Hash,
-) -> Result<(), ProofError> {
+pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, proof: &[Hash], expected: &Hash) -> Result<(), ProofError> {
     if index >= size {
         return Err(ProofError::Range);
     }

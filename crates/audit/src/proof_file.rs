@@ -64,8 +64,7 @@ pub fn make<R: HashReader + ?Sized>(
     let parsed = Checkpoint::read_unverified(checkpoint).map_err(ProofFileError::Checkpoint)?;
     let path = inclusion(reader, index, parsed.size).map_err(ProofFileError::Path)?;
     // A damaged tile gives a path that leads nowhere: better no file than a wrong one.
-    verify_inclusion(&leaf_hash(entry), index, parsed.size, &path, &parsed.root)
-        .map_err(ProofFileError::Path)?;
+    verify_inclusion(&leaf_hash(entry), index, parsed.size, &path, &parsed.root).map_err(ProofFileError::Path)?;
     let note = std::str::from_utf8(checkpoint).map_err(|_| ProofFileError::Malformed)?;
     let mut out = format!("{HEADER}\nextra {}\nindex {index}\n", BASE64.encode(entry));
     for hash in path {
@@ -82,29 +81,15 @@ pub fn make<R: HashReader + ?Sized>(
 ///
 /// # Errors
 /// See [`ProofFileError`].
-pub fn verify(
-    file: &[u8],
-    entry: Option<&[u8]>,
-    trusted: &[VerifierKey],
-) -> Result<Proven, ProofFileError> {
+pub fn verify(file: &[u8], entry: Option<&[u8]>, trusted: &[VerifierKey]) -> Result<Proven, ProofFileError> {
     let (index, extra, path, note) = parse(file).ok_or(ProofFileError::Malformed)?;
     let entry = match (entry, extra) {
         (Some(given), Some(extra)) if given != extra => return Err(ProofFileError::OtherEntry),
-        (given, extra) => given
-            .map(<[u8]>::to_vec)
-            .or(extra)
-            .ok_or(ProofFileError::OtherEntry)?,
+        (given, extra) => given.map(<[u8]>::to_vec).or(extra).ok_or(ProofFileError::OtherEntry)?,
     };
-    let checkpoint =
-        Checkpoint::open(note.as_bytes(), trusted).map_err(ProofFileError::Checkpoint)?;
-    verify_inclusion(
-        &leaf_hash(&entry),
-        index,
-        checkpoint.size,
-        &path,
-        &checkpoint.root,
-    )
-    .map_err(ProofFileError::Path)?;
+    let checkpoint = Checkpoint::open(note.as_bytes(), trusted).map_err(ProofFileError::Checkpoint)?;
+    verify_inclusion(&leaf_hash(&entry), index, checkpoint.size, &path, &checkpoint.root)
+        .map_err(ProofFileError::Path)?;
     Ok(Proven {
         index,
         entry,

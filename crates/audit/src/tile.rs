@@ -68,17 +68,11 @@ pub fn parse_path(text: &str) -> Option<(Kind, u64, u64)> {
         Some(rest) => (Kind::Entries, rest),
         None => {
             let (level, rest) = rest.split_once('/')?;
-            (
-                Kind::Hashes(level.parse().ok().filter(|l| *l < LEVELS)?),
-                rest,
-            )
+            (Kind::Hashes(level.parse().ok().filter(|l| *l < LEVELS)?), rest)
         }
     };
     let (index, width) = match rest.split_once(".p/") {
-        Some((index, width)) => (
-            index,
-            width.parse().ok().filter(|w| (1..WIDTH).contains(w))?,
-        ),
+        Some((index, width)) => (index, width.parse().ok().filter(|w| (1..WIDTH).contains(w))?),
         None => (rest, WIDTH),
     };
     let mut number = 0_u64;
@@ -132,9 +126,7 @@ impl Folder {
     /// The folder that holds `checkpoint` and `tile/`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-        }
+        Self { dir: dir.to_owned() }
     }
 
     /// The signed checkpoint.
@@ -150,10 +142,7 @@ impl Folder {
     /// # Errors
     /// When it cannot be read or is too long.
     pub fn bundle(&self, index: u64, width: u64) -> io::Result<Vec<u8>> {
-        read_file(
-            &self.dir.join(path(Kind::Entries, index, width)),
-            MAX_BUNDLE,
-        )
+        read_file(&self.dir.join(path(Kind::Entries, index, width)), MAX_BUNDLE)
     }
 
     /// The hashes of a tile.
@@ -161,16 +150,10 @@ impl Folder {
     /// # Errors
     /// When it cannot be read or has not `width` hashes.
     pub fn hashes(&self, level: u8, index: u64, width: u64) -> io::Result<Vec<Hash>> {
-        let bytes = read_file(
-            &self.dir.join(path(Kind::Hashes(level), index, width)),
-            WIDTH * 32,
-        )?;
+        let bytes = read_file(&self.dir.join(path(Kind::Hashes(level), index, width)), WIDTH * 32)?;
         let (hashes, rest) = bytes.as_chunks::<32>();
         if hashes.len() as u64 != width || !rest.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a tile has a wrong length",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a tile has a wrong length"));
         }
         Ok(hashes.to_vec())
     }
@@ -210,9 +193,7 @@ impl HashReader for FolderAt<'_> {
             Err(e) => return Err(ProofError::Read(e)),
         };
         let from = (first % WIDTH) as usize;
-        Ok(hashes
-            .get(from..from + count as usize)
-            .and_then(perfect_root))
+        Ok(hashes.get(from..from + count as usize).and_then(perfect_root))
     }
 }
 
@@ -290,12 +271,8 @@ impl Writer {
     /// # Errors
     /// When the entry is longer than 64 KB or a file cannot be written; the writer is of no more use then.
     pub fn push(&mut self, entry: &[u8]) -> io::Result<()> {
-        let length = u16::try_from(entry.len()).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an entry is longer than 65,535 bytes",
-            )
-        })?;
+        let length = u16::try_from(entry.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "an entry is longer than 65,535 bytes"))?;
         self.bundle.extend_from_slice(&length.to_be_bytes());
         self.bundle.extend_from_slice(entry);
         if let Some(leaves) = self.levels.first_mut() {
@@ -322,12 +299,7 @@ impl Writer {
         for (level, open) in (0_u8..).zip(&self.levels) {
             if !open.is_empty() {
                 let full = (self.size >> (8 * level)) / WIDTH;
-                self.write(
-                    Kind::Hashes(level),
-                    full,
-                    open.len() as u64,
-                    open.as_flattened(),
-                )?;
+                self.write(Kind::Hashes(level), full, open.len() as u64, open.as_flattened())?;
             }
         }
         write_file(&self.dir.join("checkpoint"), checkpoint)
@@ -379,10 +351,7 @@ pub(crate) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path)?;
     file.take(limit + 1).read_to_end(&mut out)?;
     if out.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a file is too long",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a file is too long"));
     }
     Ok(out)
 }

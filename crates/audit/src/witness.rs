@@ -61,12 +61,7 @@ impl Witness {
     ///
     /// # Errors
     /// See [`WitnessError`].
-    pub fn advance(
-        &mut self,
-        note: &[u8],
-        trusted: &[VerifierKey],
-        proof: &[Hash],
-    ) -> Result<(), WitnessError> {
+    pub fn advance(&mut self, note: &[u8], trusted: &[VerifierKey], proof: &[Hash]) -> Result<(), WitnessError> {
         let offered = Checkpoint::open(note, trusted).map_err(WitnessError::Note)?;
         if let Some(known) = &self.latest {
             if known.origin != offered.origin {

@@ -32,12 +32,7 @@ enum Cover {
     StolenKey,
 }
 
-const COVERS: [Cover; 4] = [
-    Cover::EntriesOnly,
-    Cover::Tiles,
-    Cover::OwnKey,
-    Cover::StolenKey,
-];
+const COVERS: [Cover; 4] = [Cover::EntriesOnly, Cover::Tiles, Cover::OwnKey, Cover::StolenKey];
 
 struct Scene {
     honest: Vec<Vec<u8>>,
@@ -50,9 +45,7 @@ impl Scene {
     fn new() -> Self {
         let (honest, key) = (log(SIZE), TestKey::new(ORIGIN, 1));
         let note = checkpoint_of(&honest).sign(&key).unwrap();
-        let outside = checkpoint_of(&honest[..OUTSIDE as usize])
-            .sign(&key)
-            .unwrap();
+        let outside = checkpoint_of(&honest[..OUTSIDE as usize]).sign(&key).unwrap();
         Self {
             honest,
             key,
@@ -115,11 +108,7 @@ fn attack(seed: u64, change: impl Fn(&mut Vec<Vec<u8>>, &mut Dice)) {
         unseen += u32::from(scene.look(dir.path()).is_good());
         // The public key is enough against everybody who has not stolen the private one.
         let alone = scene.look_with(dir.path(), &[]);
-        assert_eq!(
-            alone.is_good(),
-            matches!(cover, Cover::StolenKey),
-            "round {round}"
-        );
+        assert_eq!(alone.is_good(), matches!(cover, Cover::StolenKey), "round {round}");
     }
     assert_eq!(unseen, 0, "of {ROUNDS} attacks");
 }

@@ -33,12 +33,7 @@ fn an_honest_export_of_any_size_verifies() {
         let dir = tempfile::tempdir().unwrap();
         let entries = log(size);
         let note = write(dir.path(), &entries, &key());
-        let outside = [
-            checkpoint_of(&entries[..size as usize / 2])
-                .sign(&key())
-                .unwrap(),
-            note,
-        ];
+        let outside = [checkpoint_of(&entries[..size as usize / 2]).sign(&key()).unwrap(), note];
         let trusted = [key().verifier()];
         let options = Options {
             trusted: &trusted,
@@ -82,9 +77,7 @@ fn a_writer_goes_on_where_another_stopped() {
         }
         size = writer.size() / 256 * 256;
         if end == entries.len() {
-            writer
-                .finish(&checkpoint_of(&entries).sign(&key()).unwrap())
-                .unwrap();
+            writer.finish(&checkpoint_of(&entries).sign(&key()).unwrap()).unwrap();
         }
     }
     assert_eq!(tree(parts.path()), tree(whole.path()));
@@ -108,10 +101,7 @@ fn a_proof_file_proves_its_entry_and_no_other() {
             (proven.index, &proven.entry, proven.checkpoint.size),
             (index, entry, 66_000)
         );
-        assert!(
-            proof_file::verify(file.as_bytes(), None, &[TestKey::new(ORIGIN, 2).verifier()])
-                .is_err()
-        );
+        assert!(proof_file::verify(file.as_bytes(), None, &[TestKey::new(ORIGIN, 2).verifier()]).is_err());
         // Without the entry in it, it is still a proof for whoever has the entry.
         let bare: String = file
             .split_inclusive('\n')
@@ -143,12 +133,7 @@ fn proofs_are_made_from_full_tiles_and_the_entries_after_them() {
     entries.iter().for_each(|e| writer.push(e).unwrap());
     // No `finish`: only full tiles are there.
     let folder = Folder::new(dir.path());
-    let tail = |i: u64| {
-        Ok(entries
-            .get(i as usize)
-            .filter(|_| i >= 512)
-            .map(|e| leaf_hash(e)))
-    };
+    let tail = |i: u64| Ok(entries.get(i as usize).filter(|_| i >= 512).map(|e| leaf_hash(e)));
     let reader = WithTail {
         reader: folder.at(700),
         leaf: tail,
@@ -156,14 +141,7 @@ fn proofs_are_made_from_full_tiles_and_the_entries_after_them() {
     let root = checkpoint_of(&entries).root;
     for index in [0, 255, 256, 511, 512, 699] {
         let proof = inclusion(&reader, index, 700).unwrap();
-        verify_inclusion(
-            &leaf_hash(&entries[index as usize]),
-            index,
-            700,
-            &proof,
-            &root,
-        )
-        .unwrap();
+        verify_inclusion(&leaf_hash(&entries[index as usize]), index, 700, &proof, &root).unwrap();
     }
 }
 
@@ -204,9 +182,7 @@ fn a_witness_goes_forward_only() {
         witness.advance(&note, &trusted, &proof),
         Err(WitnessError::Fork(_))
     ));
-    let other_log = Checkpoint::new("another", 3000, [0; 32])
-        .sign(&key())
-        .unwrap();
+    let other_log = Checkpoint::new("another", 3000, [0; 32]).sign(&key()).unwrap();
     assert!(matches!(
         witness.advance(&other_log, &trusted, &[]),
         Err(WitnessError::OtherLog)
@@ -246,17 +222,12 @@ fn a_damaged_or_foreign_file_is_named() {
         assert!(problems(dir.path()).contains(&victim));
         for cut in [0, good.len() - 1] {
             std::fs::write(&path, &good[..cut]).unwrap();
-            assert!(
-                problems(dir.path()).contains(&victim),
-                "{victim} cut to {cut}"
-            );
+            assert!(problems(dir.path()).contains(&victim), "{victim} cut to {cut}");
         }
         std::fs::write(&path, &good).unwrap();
     }
     // A claim of a huge log costs nothing.
-    let huge = Checkpoint::new(ORIGIN, u64::MAX, [0; 32])
-        .sign(&key())
-        .unwrap();
+    let huge = Checkpoint::new(ORIGIN, u64::MAX, [0; 32]).sign(&key()).unwrap();
     std::fs::write(dir.path().join("checkpoint"), huge).unwrap();
     assert_eq!(problems(dir.path()), ["checkpoint"]);
 }
@@ -292,9 +263,7 @@ fn a_program_in_another_language_agrees() {
         let outside = dir.path().join("outside");
         std::fs::write(
             &outside,
-            checkpoint_of(&entries[..size as usize / 3])
-                .sign(&key())
-                .unwrap(),
+            checkpoint_of(&entries[..size as usize / 3]).sign(&key()).unwrap(),
         )
         .unwrap();
         let (good, said) = run(dir.path(), &key(), &outside);
@@ -302,17 +271,12 @@ fn a_program_in_another_language_agrees() {
         let root = Checkpoint::read_unverified(&note).unwrap().to_text();
         assert!(said.contains(root.lines().nth(2).unwrap()), "{said}");
         assert!(!run(dir.path(), &TestKey::new(ORIGIN, 3), &outside).0);
-        let forged = Checkpoint::new(ORIGIN, size / 3, [3; 32])
-            .sign(&key())
-            .unwrap();
+        let forged = Checkpoint::new(ORIGIN, size / 3, [3; 32]).sign(&key()).unwrap();
         std::fs::write(&outside, forged).unwrap();
         assert!(!run(dir.path(), &key(), &outside).0);
         if size > 0 {
             std::fs::write(&outside, checkpoint_of(&[]).sign(&key()).unwrap()).unwrap();
-            let bundle = files(dir.path())
-                .into_iter()
-                .find(|f| f.contains("entries"))
-                .unwrap();
+            let bundle = files(dir.path()).into_iter().find(|f| f.contains("entries")).unwrap();
             let mut bytes = std::fs::read(dir.path().join(&bundle)).unwrap();
             bytes[20] ^= 1;
             std::fs::write(dir.path().join(bundle), bytes).unwrap();
@@ -340,15 +304,7 @@ fn files(dir: &Path) -> Vec<String> {
             if entry.file_type().unwrap().is_dir() {
                 open.push(entry.path());
             } else {
-                out.push(
-                    entry
-                        .path()
-                        .strip_prefix(dir)
-                        .unwrap()
-                        .to_str()
-                        .unwrap()
-                        .to_owned(),
-                );
+                out.push(entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned());
             }
         }
     }

@@ -13,12 +13,8 @@ use proptest::prelude::*;
 
 fn leaves() -> impl Strategy<Value = Leaf> {
     let notice = prop_oneof![
-        (any::<[u8; 16]>(), any::<Option<(u64, [u8; 32])>>()).prop_map(
-            |(organisation, previous)| Notice::Started {
-                organisation,
-                previous
-            }
-        ),
+        (any::<[u8; 16]>(), any::<Option<(u64, [u8; 32])>>())
+            .prop_map(|(organisation, previous)| Notice::Started { organisation, previous }),
         prop::collection::vec(any::<u64>(), 0..20).prop_map(Notice::Blanked),
         any::<[u8; 32]>().prop_map(|commitment| Notice::Erased { commitment }),
         any::<(u64, u64)>().prop_map(|(new, old)| Notice::Redacted { new, old }),
@@ -127,11 +123,7 @@ fn the_layout_s_own_examples_of_paths() {
 #[test]
 fn a_notice_lists_no_more_than_fits_an_entry() {
     let many = Notice::Blanked((0..MAX_LIST as u64 + 5).collect());
-    let bytes = Leaf::Notice {
-        at: 0,
-        notice: many,
-    }
-    .to_bytes();
+    let bytes = Leaf::Notice { at: 0, notice: many }.to_bytes();
     assert!(bytes.len() < tile::MAX_ENTRY);
     let Ok(Leaf::Notice {
         notice: Notice::Blanked(rids),
@@ -163,10 +155,7 @@ fn notes_are_accepted_by_trusted_keys_only() {
     // One right signature does not excuse a wrong one of another trusted key.
     let other = note::sign("another text\n", &[&witness]).unwrap();
     let forged = note::sign(text, &[&log]).unwrap() + other.lines().last().unwrap() + "\n";
-    assert_eq!(
-        note::open(forged.as_bytes(), &keys),
-        Err(NoteError::WrongSignature)
-    );
+    assert_eq!(note::open(forged.as_bytes(), &keys), Err(NoteError::WrongSignature));
     // Unknown signatures are passed over.
     assert_eq!(note::open(note.as_bytes(), &keys[..1]).unwrap().1.len(), 1);
     for text in ["no end", "tab\there\n", "bell\u{7}\n", ""] {

@@ -5,9 +5,7 @@ mod common;
 
 use keepwell_audit::Hash;
 use keepwell_audit::merkle::{Frontier, empty_root, leaf_hash, node_hash};
-use keepwell_audit::proof::{
-    ProofError, consistency, inclusion, root, verify_consistency, verify_inclusion,
-};
+use keepwell_audit::proof::{ProofError, consistency, inclusion, root, verify_consistency, verify_inclusion};
 
 /// MTH of RFC 9162.
 fn mth(leaves: &[Hash]) -> Hash {
@@ -72,20 +70,14 @@ fn every_entry_of_every_size_is_proven_and_nothing_else() {
             let proof = inclusion(&leaves, index, size).unwrap();
             verify_inclusion(&leaves[index as usize], index, size, &proof, &top).unwrap();
             for other in 0..size + 3 {
-                let proven =
-                    verify_inclusion(&leaves[index as usize], other, size, &proof, &top).is_ok();
+                let proven = verify_inclusion(&leaves[index as usize], other, size, &proof, &top).is_ok();
                 assert_eq!(proven, other == index, "{index} as {other} of {size}");
             }
             for broken in mutations(&proof) {
-                assert!(
-                    verify_inclusion(&leaves[index as usize], index, size, &broken, &top).is_err()
-                );
+                assert!(verify_inclusion(&leaves[index as usize], index, size, &broken, &top).is_err());
             }
         }
-        assert!(matches!(
-            inclusion(&leaves, size, size),
-            Err(ProofError::Range)
-        ));
+        assert!(matches!(inclusion(&leaves, size, size), Err(ProofError::Range)));
     }
 }
 
@@ -98,10 +90,7 @@ fn every_size_is_proven_to_begin_every_larger_one_and_nothing_else() {
             let proof = consistency(&leaves, old, new).unwrap();
             let (old_top, new_top) = (tops[old as usize], tops[new as usize]);
             if old == 0 {
-                assert!(
-                    proof.is_empty()
-                        && verify_consistency(0, new, &old_top, &new_top, &proof).is_err()
-                );
+                assert!(proof.is_empty() && verify_consistency(0, new, &old_top, &new_top, &proof).is_err());
                 continue;
             }
             verify_consistency(old, new, &old_top, &new_top, &proof).unwrap();
@@ -115,24 +104,15 @@ fn every_size_is_proven_to_begin_every_larger_one_and_nothing_else() {
             assert!(verify_consistency(old, new, &old_top, &[7; 32], &proof).is_err());
             assert!(verify_consistency(old - 1, new, &old_top, &new_top, &proof).is_err());
         }
-        assert!(matches!(
-            consistency(&leaves, new + 1, new),
-            Err(ProofError::Range)
-        ));
+        assert!(matches!(consistency(&leaves, new + 1, new), Err(ProofError::Range)));
     }
 }
 
 #[test]
 fn a_leaf_that_is_not_known_is_named() {
     let leaves = leaves(10);
-    assert!(matches!(
-        inclusion(&leaves, 3, 12),
-        Err(ProofError::Missing(10))
-    ));
-    assert!(matches!(
-        root(&leaves, 1 << 40),
-        Err(ProofError::Missing(10))
-    ));
+    assert!(matches!(inclusion(&leaves, 3, 12), Err(ProofError::Missing(10))));
+    assert!(matches!(root(&leaves, 1 << 40), Err(ProofError::Missing(10))));
 }
 
 /// Each step changed, left out, doubled, and one more added at either end.

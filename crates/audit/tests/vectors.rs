@@ -50,17 +50,10 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn check_reference_tree<S: AsRef<str>>(leaves: &[S], roots: &[S]) {
-    let hashes: Vec<Hash> = leaves
-        .iter()
-        .map(|l| leaf_hash(&unhex(l.as_ref())))
-        .collect();
+    let hashes: Vec<Hash> = leaves.iter().map(|l| leaf_hash(&unhex(l.as_ref()))).collect();
     let mut tree = Frontier::new();
     for (size, expected) in roots.iter().enumerate() {
-        assert_eq!(
-            tree.root().to_vec(),
-            unhex(expected.as_ref()),
-            "size {size}"
-        );
+        assert_eq!(tree.root().to_vec(), unhex(expected.as_ref()), "size {size}");
         assert_eq!(root(&hashes, size as u64).unwrap(), tree.root());
         assert_eq!(Frontier::from_bytes(&tree.to_bytes()).unwrap(), tree);
         if let Some(hash) = hashes.get(size) {
@@ -114,29 +107,13 @@ fn good_proofs_of_others_are_accepted_and_bad_ones_refused() {
         // A hash of another length is refused when it is read.
         let accepted = if path.contains("/inclusion/") {
             inclusion += 1;
-            proof
-                .zip(hash(&case["leafHash"]))
-                .is_some_and(|(proof, leaf)| {
-                    verify_inclusion(
-                        &leaf,
-                        number("leafIdx"),
-                        number("treeSize"),
-                        &proof,
-                        &root("root"),
-                    )
-                    .is_ok()
-                })
+            proof.zip(hash(&case["leafHash"])).is_some_and(|(proof, leaf)| {
+                verify_inclusion(&leaf, number("leafIdx"), number("treeSize"), &proof, &root("root")).is_ok()
+            })
         } else if path.contains("/consistency/") {
             consistency += 1;
             proof.is_some_and(|proof| {
-                verify_consistency(
-                    number("size1"),
-                    number("size2"),
-                    &root("root1"),
-                    &root("root2"),
-                    &proof,
-                )
-                .is_ok()
+                verify_consistency(number("size1"), number("size2"), &root("root1"), &root("root2"), &proof).is_ok()
             })
         } else {
             subtree += 1;
@@ -145,9 +122,7 @@ fn good_proofs_of_others_are_accepted_and_bad_ones_refused() {
         assert_eq!(accepted, !case["wantErr"].as_bool().unwrap(), "{path}");
     }
     assert_eq!((inclusion, consistency), (98, 98));
-    println!(
-        "SKIPPED {subtree} subtree proof vectors: a draft extension that this crate does not have"
-    );
+    println!("SKIPPED {subtree} subtree proof vectors: a draft extension that this crate does not have");
 }
 
 #[test]
@@ -159,10 +134,7 @@ fn a_log_of_another_implementation_verifies() {
     let trusted = [VerifierKey::parse(key).unwrap()];
     let file = |name: &str| {
         let path = format!("testdata/log/{name}");
-        files
-            .iter()
-            .find(|(p, _)| *p == path)
-            .map(|(_, bytes)| bytes.clone())
+        files.iter().find(|(p, _)| *p == path).map(|(_, bytes)| bytes.clone())
     };
     let sizes: Vec<u64> = (1..=15)
         .filter(|n| file(&format!("checkpoint.{n}")).is_some())
@@ -175,10 +147,7 @@ fn a_log_of_another_implementation_verifies() {
     for (n, note) in sizes.iter().zip(&earlier) {
         assert_eq!(Checkpoint::open(note, &trusted).unwrap().size, *n);
         let dir = tempfile::tempdir().unwrap();
-        for name in [
-            format!("tile/0/000.p/{n}"),
-            format!("tile/entries/000.p/{n}"),
-        ] {
+        for name in [format!("tile/0/000.p/{n}"), format!("tile/entries/000.p/{n}")] {
             let path = dir.path().join(&name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, file(&name).unwrap()).unwrap();

@@ -1,10 +1,7 @@
 //! Fills a store, backs it up, verifies and restores the backup, and says how long each took (BCK-3: 10^6 rows in
 //! 10 minutes on 2 cores). Usage: `cargo run --release -p keepwell-continuity --example restore_speed -- DIR [ROWS]`.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a program that prints its measurements"
-)]
+#![allow(clippy::print_stdout, reason = "a program that prints its measurements")]
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,9 +9,7 @@ use std::time::Instant;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use keepwell_audit::leaf::{Leaf, event_digest, row_digest};
 use keepwell_audit::note::{CannotSign, Signer, VerifierKey};
-use keepwell_continuity::{
-    BackupOptions, ContinuityError, RestoreOptions, backup, restore, verify_backup,
-};
+use keepwell_continuity::{BackupOptions, ContinuityError, RestoreOptions, backup, restore, verify_backup};
 use keepwell_store::{Batch, Durability, EntryRecord, Options, RowRecord, Store};
 
 struct Key(Ed25519KeyPair);
@@ -29,23 +24,14 @@ impl Signer for Key {
     }
 
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], CannotSign> {
-        self.0
-            .sign(message)
-            .as_ref()
-            .try_into()
-            .map_err(|_| CannotSign)
+        self.0.sign(message).as_ref().try_into().map_err(|_| CannotSign)
     }
 }
 
 fn main() -> Result<(), ContinuityError> {
     let mut arguments = std::env::args().skip(1);
-    let dir = arguments
-        .next()
-        .unwrap_or_else(|| "restore-speed".to_owned());
-    let rows: u64 = arguments
-        .next()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(1_000_000);
+    let dir = arguments.next().unwrap_or_else(|| "restore-speed".to_owned());
+    let rows: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let at = |name: &str| Path::new(&dir).join(name);
     let key = Key(Ed25519KeyPair::from_seed_unchecked(&[1; 32]).map_err(|_| CannotSign)?);
     let trusted: Vec<VerifierKey> = VerifierKey::of(&key).into_iter().collect();
@@ -69,11 +55,7 @@ fn main() -> Result<(), ContinuityError> {
         },
     )?;
     while writer.last_rid() < rows {
-        let batch = batch(
-            writer.last_rid(),
-            writer.size(),
-            (rows - writer.last_rid()).min(1000),
-        );
+        let batch = batch(writer.last_rid(), writer.size(), (rows - writer.last_rid()).min(1000));
         writer.commit(&batch, Durability::Wal)?;
     }
     let start = Instant::now();

@@ -85,10 +85,7 @@ pub fn backup(
     };
     let signed = note::sign(&manifest.to_text(), &[options.signer])?;
     write_once(&target.join(format!("checkpoints/{size:016}")), &checkpoint)?;
-    write_once(
-        &target.join(format!("manifests/{size:016}")),
-        signed.as_bytes(),
-    )?;
+    write_once(&target.join(format!("manifests/{size:016}")), signed.as_bytes())?;
     Ok(Backup {
         size,
         last_rid,
@@ -108,15 +105,11 @@ fn write_once(path: &Path, bytes: &[u8]) -> Result<(), ContinuityError> {
 
 /// The tree of the first `size` entries: the stored frontier and what came after it.
 fn frontier(view: &View<'_>, size: u64) -> Result<Frontier, ContinuityError> {
-    let stored = view.last_checkpoint()?.and_then(|c| {
-        Frontier::from_bytes(&c.frontier)
-            .ok()
-            .filter(|f| f.size() == c.size)
-    });
+    let stored = view
+        .last_checkpoint()?
+        .and_then(|c| Frontier::from_bytes(&c.frontier).ok().filter(|f| f.size() == c.size));
     // A frontier that is not there is no loss, only work.
-    let mut tree = stored
-        .filter(|tree| tree.size() <= size)
-        .unwrap_or_default();
+    let mut tree = stored.filter(|tree| tree.size() <= size).unwrap_or_default();
     if tree.size() < size {
         view.entries(tree.size()..=size - 1, |entry| {
             tree.append(leaf_hash(entry.entry));
@@ -134,9 +127,7 @@ fn frontier(view: &View<'_>, size: u64) -> Result<Frontier, ContinuityError> {
 fn earlier_segments(target: &Path, signer: &dyn Signer) -> Vec<Segment> {
     let trusted: Vec<VerifierKey> = VerifierKey::of(signer).into_iter().collect();
     let newest = restore::open_manifest(target, None, &trusted);
-    newest
-        .map(|(manifest, _)| manifest.segments)
-        .unwrap_or_default()
+    newest.map(|(manifest, _)| manifest.segments).unwrap_or_default()
 }
 
 /// The work of cutting segments.
@@ -153,12 +144,7 @@ struct Cut<'a, 'v> {
 
 impl Cut<'_, '_> {
     /// Cuts everything of a kind up to the number `last`.
-    fn all(
-        &mut self,
-        kind: Kind,
-        last: u64,
-        out: &mut Vec<Segment>,
-    ) -> Result<(), ContinuityError> {
+    fn all(&mut self, kind: Kind, last: u64, out: &mut Vec<Segment>) -> Result<(), ContinuityError> {
         for index in 0..=last >> 16 {
             let end = (index << 16) | 0xffff;
             let segment = self.one(kind, index, (last < end).then_some(last))?;
@@ -172,12 +158,7 @@ impl Cut<'_, '_> {
         Ok(())
     }
 
-    fn one(
-        &mut self,
-        kind: Kind,
-        index: u64,
-        last: Option<u64>,
-    ) -> Result<Option<Segment>, ContinuityError> {
+    fn one(&mut self, kind: Kind, index: u64, last: Option<u64>) -> Result<Option<Segment>, ContinuityError> {
         let path = self.target.join(manifest::path(kind, index, last));
         let known = self
             .earlier

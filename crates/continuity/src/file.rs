@@ -60,9 +60,7 @@ impl NewFile {
         self.out.inner.get_ref().sync_all().at(&self.aside)?;
         fs::rename(&self.aside, &self.path).at(&self.path)?;
         let parent = self.path.parent().unwrap_or(&self.path);
-        File::open(parent)
-            .and_then(|dir| dir.sync_all())
-            .at(parent)?;
+        File::open(parent).and_then(|dir| dir.sync_all()).at(parent)?;
         Ok((self.out.count, self.out.hasher.finish()))
     }
 }
@@ -82,10 +80,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ContinuityError> 
         .and_then(|file| file.take(limit + 1).read_to_end(&mut out))
         .at(path)?;
     if out.len() as u64 > limit {
-        return Err(ContinuityError::damaged(
-            &path.display().to_string(),
-            "it is too long",
-        ));
+        return Err(ContinuityError::damaged(&path.display().to_string(), "it is too long"));
     }
     Ok(out)
 }

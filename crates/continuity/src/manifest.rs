@@ -82,16 +82,10 @@ impl Manifest {
             BASE64.encode(self.checkpoint)
         );
         for (key, value) in &self.meta {
-            out.push_str(&format!(
-                "meta {} {}\n",
-                BASE64.encode(key),
-                BASE64.encode(value)
-            ));
+            out.push_str(&format!("meta {} {}\n", BASE64.encode(key), BASE64.encode(value)));
         }
         for s in &self.segments {
-            let last = s
-                .last
-                .map_or_else(|| "full".to_owned(), |last| last.to_string());
+            let last = s.last.map_or_else(|| "full".to_owned(), |last| last.to_string());
             let digest = BASE64.encode(s.digest);
             out.push_str(&format!(
                 "{} {} {last} {} {} {digest}\n",
@@ -154,11 +148,7 @@ impl Manifest {
         let ascending = of(Kind::Rows)
             .zip(of(Kind::Rows).skip(1))
             .all(|(a, b)| a.index < b.index);
-        let rows = of(Kind::Rows).all(|s| {
-            self.last_rid
-                .checked_add(1)
-                .is_some_and(|end| whole(s, end))
-        });
+        let rows = of(Kind::Rows).all(|s| self.last_rid.checked_add(1).is_some_and(|end| whole(s, end)));
         entries_end == Some(self.size) && ascending && rows
     }
 }
@@ -202,8 +192,7 @@ mod tests {
         let of = |kind, last: u64, from_one: u64| {
             (0..=last >> 16).map(move |index| {
                 let end = (index << 16) | 0xffff;
-                let count =
-                    last.min(end) - (index << 16) + 1 - if index == 0 { from_one } else { 0 };
+                let count = last.min(end) - (index << 16) + 1 - if index == 0 { from_one } else { 0 };
                 Segment {
                     kind,
                     index,

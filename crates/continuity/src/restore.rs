@@ -14,8 +14,7 @@ use keepwell_audit::leaf::{Leaf, Notice, event_digest, row_digest};
 use keepwell_audit::merkle::{Frontier, leaf_hash, sha256};
 use keepwell_audit::note::{self, MAX_NOTE, VerifierKey};
 use keepwell_store::{
-    Batch, CheckpointRecord, DATABASE, Durability, EntryRecord, Options as StoreOptions, RowRecord,
-    Store, Writer,
+    Batch, CheckpointRecord, DATABASE, Durability, EntryRecord, Options as StoreOptions, RowRecord, Store, Writer,
 };
 
 use crate::Progress;
@@ -143,9 +142,7 @@ fn stage(
         writer.close()?;
     }
     let database = staging.join(DATABASE);
-    File::open(&database)
-        .and_then(|file| file.sync_all())
-        .at(&database)?;
+    File::open(&database).and_then(|file| file.sync_all()).at(&database)?;
     Ok(restored)
 }
 
@@ -175,13 +172,9 @@ pub(crate) fn open_manifest(
         place: place.clone(),
         source,
     })?;
-    let manifest = Manifest::parse(text)
-        .ok_or_else(|| ContinuityError::damaged(&place, "it is not a manifest"))?;
+    let manifest = Manifest::parse(text).ok_or_else(|| ContinuityError::damaged(&place, "it is not a manifest"))?;
     if format!("{:016}", manifest.size) != name {
-        return Err(ContinuityError::damaged(
-            &place,
-            "it is the manifest of another backup",
-        ));
+        return Err(ContinuityError::damaged(&place, "it is the manifest of another backup"));
     }
     Ok((manifest, place))
 }
@@ -197,11 +190,7 @@ fn newest(folder: &Path) -> Result<Option<String>, ContinuityError> {
         let Ok(name) = entry.at(folder)?.file_name().into_string() else {
             continue;
         };
-        let Some(size) = name
-            .parse::<u64>()
-            .ok()
-            .filter(|size| format!("{size:016}") == name)
-        else {
+        let Some(size) = name.parse::<u64>().ok().filter(|size| format!("{size:016}") == name) else {
             continue;
         };
         if best.as_ref().is_none_or(|(known, _)| size > *known) {
@@ -211,11 +200,7 @@ fn newest(folder: &Path) -> Result<Option<String>, ContinuityError> {
     Ok(best.map(|(_, name)| name))
 }
 
-fn open_checkpoint(
-    from: &Path,
-    manifest: &Manifest,
-    trusted: &[VerifierKey],
-) -> Result<Vec<u8>, ContinuityError> {
+fn open_checkpoint(from: &Path, manifest: &Manifest, trusted: &[VerifierKey]) -> Result<Vec<u8>, ContinuityError> {
     let place = format!("checkpoints/{:016}", manifest.size);
     let bytes = file::read(&from.join(&place), MAX_NOTE as u64)?;
     let checkpoint = if trusted.is_empty() {
@@ -227,8 +212,8 @@ fn open_checkpoint(
         place: place.clone(),
         source,
     })?;
-    let same = (&checkpoint.origin, checkpoint.size, checkpoint.root)
-        == (&manifest.origin, manifest.size, manifest.root);
+    let same =
+        (&checkpoint.origin, checkpoint.size, checkpoint.root) == (&manifest.origin, manifest.size, manifest.root);
     if !same || sha256(&[&bytes]) != manifest.checkpoint {
         return Err(ContinuityError::damaged(&place, "it is not the manifest's"));
     }
@@ -252,12 +237,7 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(
-        from: &'a Path,
-        manifest: &Manifest,
-        progress: &'a mut dyn FnMut(Progress),
-        writer: Option<Writer>,
-    ) -> Self {
+    fn new(from: &'a Path, manifest: &Manifest, progress: &'a mut dyn FnMut(Progress), writer: Option<Writer>) -> Self {
         let of = |kind| {
             manifest
                 .segments
@@ -302,11 +282,7 @@ impl<'a> Check<'a> {
     /// of one commit, so that is never far.
     fn read_entries_until(&mut self, rows: Option<&Segment>) -> Result<(), ContinuityError> {
         let known = |expected: &HashMap<u64, Hash>, rows: &Segment| {
-            expected
-                .keys()
-                .filter(|rid| *rid >> 16 == rows.index)
-                .count() as u64
-                >= rows.count
+            expected.keys().filter(|rid| *rid >> 16 == rows.index).count() as u64 >= rows.count
         };
         while !rows.is_some_and(|rows| known(&self.expected, rows)) {
             let Some(segment) = self.entries.next() else {
@@ -336,10 +312,7 @@ impl<'a> Check<'a> {
             }
             Ok(Leaf::Event { sealed, .. }) => {
                 if entry.sealed.as_deref().map(event_digest) != Some(sealed) {
-                    return Err(ContinuityError::damaged(
-                        place,
-                        "a sealed event is not its leaf's",
-                    ));
+                    return Err(ContinuityError::damaged(place, "a sealed event is not its leaf's"));
                 }
             }
             Ok(Leaf::Notice {
@@ -357,8 +330,7 @@ impl<'a> Check<'a> {
         let from = self.from;
         segment::read_rows(from, segment, |row| {
             let expected = self.expected.remove(&row.rid);
-            let expected =
-                expected.ok_or_else(|| ContinuityError::damaged(&place, "a row has no leaf"))?;
+            let expected = expected.ok_or_else(|| ContinuityError::damaged(&place, "a row has no leaf"))?;
             if row_digest(row.rid, &row.key_ref, &row.body) != expected {
                 if !row.body.is_empty() {
                     return Err(ContinuityError::damaged(&place, "a row is not its leaf's"));
@@ -386,10 +358,7 @@ impl<'a> Check<'a> {
             return Err(ContinuityError::damaged("rows", "a row is missing"));
         }
         if !self.empty.is_subset(&self.blanked) {
-            return Err(ContinuityError::damaged(
-                "rows",
-                "a row without body was never blanked",
-            ));
+            return Err(ContinuityError::damaged("rows", "a row without body was never blanked"));
         }
         let mut last = Batch {
             // An older segment may still hold a body that has been emptied since.

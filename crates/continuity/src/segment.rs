@@ -41,11 +41,7 @@ pub(crate) fn write_row(file: &mut NewFile, row: RowRef<'_>) -> Result<(), Conti
 pub(crate) fn write_entry(file: &mut NewFile, entry: EntryRef<'_>) -> Result<(), ContinuityError> {
     let too_long = || ContinuityError::damaged("leaf", "an entry is too long");
     file.write(&entry.seq.to_be_bytes())?;
-    file.write(
-        &u16::try_from(entry.entry.len())
-            .map_err(|_| too_long())?
-            .to_be_bytes(),
-    )?;
+    file.write(&u16::try_from(entry.entry.len()).map_err(|_| too_long())?.to_be_bytes())?;
     file.write(entry.entry)?;
     match entry.sealed {
         None => file.write(&NONE.to_be_bytes()),
@@ -79,13 +75,7 @@ pub(crate) fn read_rows(
             let length = u32::from_be_bytes(array(file)?);
             let body = bytes(file, length)?;
             let in_order = last.replace(rid).is_none_or(|last| last < rid);
-            Ok(
-                (in_order && rid >> 16 == segment.index).then_some(RowRecord {
-                    rid,
-                    key_ref,
-                    body,
-                }),
-            )
+            Ok((in_order && rid >> 16 == segment.index).then_some(RowRecord { rid, key_ref, body }))
         },
         &mut each,
     )

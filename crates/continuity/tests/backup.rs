@@ -1,10 +1,5 @@
 //! Backups of a running store, and restores that refuse anything but the truth (BCK-1, BCK-5, CRY-8).
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "test code"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +11,11 @@ use keepwell_audit::leaf::{Leaf, Notice, event_digest, row_digest};
 use keepwell_audit::merkle::{Frontier, leaf_hash};
 use keepwell_audit::note::{CannotSign, Signer, VerifierKey};
 use keepwell_continuity::{
-    Backup, BackupOptions, ContinuityError, Progress, RESTORED, RestoreOptions, Restored, backup,
-    export_log, keyring, restore, verify_backup,
+    Backup, BackupOptions, ContinuityError, Progress, RESTORED, RestoreOptions, Restored, backup, export_log, keyring,
+    restore, verify_backup,
 };
 use keepwell_store::{
-    Batch, CheckpointRecord, DATABASE, Durability, EntryRecord, Options, RowRecord, Store,
-    StoreError, Writer,
+    Batch, CheckpointRecord, DATABASE, Durability, EntryRecord, Options, RowRecord, Store, StoreError, Writer,
 };
 
 const ORIGIN: &str = "keepwell.example/log";
@@ -106,9 +100,7 @@ impl Clinic {
                 frontier,
             });
         }
-        batch
-            .meta
-            .push(("organisation".to_owned(), b"seventeen".to_vec()));
+        batch.meta.push(("organisation".to_owned(), b"seventeen".to_vec()));
         self.writer.commit(&batch, Durability::Wal).unwrap();
     }
 
@@ -342,21 +334,14 @@ fn full_segments_are_cut_once_and_earlier_backups_stay_good() {
     // Nothing new: nothing is written.
     assert_eq!(clinic.back_up(medium.path()).written, 0);
     assert_eq!(files(medium.path()), after);
-    for (size, expected) in [
-        (first.size, first_content),
-        (second.size, content(&clinic.store)),
-    ] {
+    for (size, expected) in [(first.size, first_content), (second.size, content(&clinic.store))] {
         let place = tempfile::tempdir().unwrap();
         restore_into(medium.path(), place.path(), Some(size)).unwrap();
         let store = Store::open_read_only(place.path()).unwrap();
         // The body of row 5 is still in the old segment; the log says it was emptied, so it is not restored.
         assert!(content(&store) == expected);
     }
-    let none = restore_into(
-        medium.path(),
-        tempfile::tempdir().unwrap().path(),
-        Some(first.size + 1),
-    );
+    let none = restore_into(medium.path(), tempfile::tempdir().unwrap().path(), Some(first.size + 1));
     assert!(matches!(none, Err(ContinuityError::NoBackup)));
 }
 
@@ -381,33 +366,17 @@ fn one_flipped_byte_anywhere_is_refused() {
             let at = dice(bad.len());
             bad[at] ^= 1 << dice(8);
             std::fs::write(medium.path().join(&name), &bad).unwrap();
-            assert!(
-                check(medium.path()).is_err(),
-                "{} byte {at}",
-                name.display()
-            );
+            assert!(check(medium.path()).is_err(), "{} byte {at}", name.display());
             let place = tempfile::tempdir().unwrap();
             restore_into(medium.path(), place.path(), None).unwrap_err();
-            assert_eq!(
-                files(place.path()).len(),
-                0,
-                "a refused restore left something behind"
-            );
+            assert_eq!(files(place.path()).len(), 0, "a refused restore left something behind");
         }
         for cut in [0, 7, good.len() - 1] {
             std::fs::write(medium.path().join(&name), &good[..cut]).unwrap();
-            assert!(
-                check(medium.path()).is_err(),
-                "{} cut to {cut}",
-                name.display()
-            );
+            assert!(check(medium.path()).is_err(), "{} cut to {cut}", name.display());
         }
         std::fs::remove_file(medium.path().join(&name)).unwrap();
-        assert!(
-            check(medium.path()).is_err(),
-            "{} is missing",
-            name.display()
-        );
+        assert!(check(medium.path()).is_err(), "{} is missing", name.display());
         std::fs::write(medium.path().join(&name), &good).unwrap();
     }
     check(medium.path()).unwrap();
@@ -430,10 +399,7 @@ fn a_forged_backup_is_refused() {
         &mut |_| (),
     )
     .unwrap();
-    assert!(matches!(
-        check(medium.path()),
-        Err(ContinuityError::Note { .. })
-    ));
+    assert!(matches!(check(medium.path()), Err(ContinuityError::Note { .. })));
     // Without keys it is whole, and the report says that nobody's signature was checked.
     assert!(
         !verify_backup(medium.path(), &RestoreOptions::default(), &mut |_| ())
@@ -491,10 +457,7 @@ fn a_store_that_was_tampered_with_does_not_pass_through_a_backup() {
         clinic.writer.commit(&batch, Durability::Wal).unwrap();
         let medium = tempfile::tempdir().unwrap();
         clinic.back_up(medium.path());
-        assert!(matches!(
-            check(medium.path()),
-            Err(ContinuityError::Damaged { .. })
-        ));
+        assert!(matches!(check(medium.path()), Err(ContinuityError::Damaged { .. })));
     }
     // A body that is gone without an announcement in the log.
     let mut clinic = Clinic::new();
@@ -511,12 +474,7 @@ fn a_store_that_was_tampered_with_does_not_pass_through_a_backup() {
         .unwrap();
     let medium = tempfile::tempdir().unwrap();
     clinic.back_up(medium.path());
-    assert!(
-        check(medium.path())
-            .unwrap_err()
-            .to_string()
-            .contains("never blanked")
-    );
+    assert!(check(medium.path()).unwrap_err().to_string().contains("never blanked"));
 }
 
 #[test]
@@ -534,10 +492,7 @@ fn an_interrupted_backup_or_restore_is_started_again() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
-    assert!(matches!(
-        check(medium.path()),
-        Err(ContinuityError::NoBackup)
-    ));
+    assert!(matches!(check(medium.path()), Err(ContinuityError::NoBackup)));
     clinic.back_up(medium.path());
     check(medium.path()).unwrap();
     let place = tempfile::tempdir().unwrap();
@@ -606,10 +561,7 @@ fn an_exported_log_verifies_without_the_store() {
         ..Default::default()
     };
     let report = keepwell_audit::export::verify_export(place.path(), &options);
-    assert_eq!(
-        (report.problems.len(), report.root),
-        (0, clinic.tree.root())
-    );
+    assert_eq!((report.problems.len(), report.root), (0, clinic.tree.root()));
     assert_eq!(report.kinds.rows, clinic.writer.last_rid());
     let again = export_log(&clinic.store, place.path(), ORIGIN, &key, &mut |_| ());
     assert!(matches!(again, Err(ContinuityError::NotEmpty)));

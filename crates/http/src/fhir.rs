@@ -16,11 +16,11 @@ use http_body_util::BodyExt as _;
 use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
 use keepwell_model::time::{Timestamp, days_from_civil};
 use keepwell_model::types::ResourceType;
+use keepwell_record::Summary;
 use keepwell_record::{
     Answer, CURSOR, EverythingOptions, HistoryOf, HistoryOptions, ReadOptions, Refusal, Return, SearchRequest,
     Selector, View, is_id, parse_etag, parse_query, percent_decode, percent_encode,
 };
-use keepwell_record::Summary;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,7 +48,10 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
     let started = std::time::Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = app.request_ids.give();
-    let mut form = Form { pretty: false, head: parts.method == "HEAD" };
+    let mut form = Form {
+        pretty: false,
+        head: parts.method == "HEAD",
+    };
     let mut interaction = None;
     let done = dispatch(&app, &parts, body, &request_id, &mut form, &mut interaction).await;
     let response = match done {
@@ -96,7 +99,11 @@ async fn dispatch(
     if matches!(found, Found::Route(Interaction::Capabilities, _)) {
         *interaction = Some(Interaction::Capabilities);
         let body = app.door.capabilities(&format!("{}/fhir", app.origin));
-        return Ok(Done::Answer(Answer { status: 200, body, ..Answer::default() }));
+        return Ok(Done::Answer(Answer {
+            status: 200,
+            body,
+            ..Answer::default()
+        }));
     }
     let actor = authenticate(app, parts).await?;
     let (kind, vars) = match found {
@@ -107,7 +114,9 @@ async fn dispatch(
     *interaction = Some(kind);
     let ctx = context(app, parts, actor, request_id);
     let base = format!("{}/fhir", app.origin);
-    run(app, parts, body, &ctx, kind, &vars, params, &base).await.map(Done::Answer)
+    run(app, parts, body, &ctx, kind, &vars, params, &base)
+        .await
+        .map(Done::Answer)
 }
 
 /// A name that is not this server's means a rebound DNS name or a stray request.
@@ -117,7 +126,9 @@ fn check_host(app: &App, parts: &Parts) -> Result<(), Refusal> {
         .get(HOST)
         .and_then(|h| h.to_str().ok())
         .or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str));
-    let Some(host) = host else { return Err(bad("the request names no host")) };
+    let Some(host) = host else {
+        return Err(bad("the request names no host"));
+    };
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -125,7 +136,11 @@ fn check_host(app: &App, parts: &Parts) -> Result<(), Refusal> {
     if app.hosts.iter().any(|h| h.eq_ignore_ascii_case(name)) {
         Ok(())
     } else {
-        Err(Refusal::new(421, "invalid", "this server does not answer under that name"))
+        Err(Refusal::new(
+            421,
+            "invalid",
+            "this server does not answer under that name",
+        ))
     }
 }
 
@@ -146,15 +161,24 @@ fn take_form(params: &mut Vec<(String, String)>, headers: &HeaderMap, form: &mut
     });
     let is_json = |t: &str| {
         let t = t.split(';').next().unwrap_or_default().trim().replace(' ', "+");
-        matches!(t.as_str(), "json" | "application/json" | "application/fhir+json" | "text/json" | "*/*" | "application/*")
+        matches!(
+            t.as_str(),
+            "json" | "application/json" | "application/fhir+json" | "text/json" | "*/*" | "application/*"
+        )
     };
     if let Some(f) = format {
         return if is_json(&f) { Ok(()) } else { Err(not_json()) };
     }
-    let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else { return Ok(()) };
+    let Some(accept) = headers.get(ACCEPT).and_then(|a| a.to_str().ok()) else {
+        return Ok(());
+    };
     let wants: Vec<&str> = accept.split(',').map(str::trim).filter(|t| !t.is_empty()).collect();
     // A browser asks for HTML and takes anything.
-    if wants.is_empty() || wants.iter().any(|t| is_json(t)) { Ok(()) } else { Err(not_json()) }
+    if wants.is_empty() || wants.iter().any(|t| is_json(t)) {
+        Ok(())
+    } else {
+        Err(not_json())
+    }
 }
 
 async fn authenticate(app: &Arc<App>, parts: &Parts) -> Result<Arc<Actor>, Refusal> {
@@ -180,7 +204,10 @@ async fn authenticate(app: &Arc<App>, parts: &Parts) -> Result<Arc<Actor>, Refus
 }
 
 fn network(parts: &Parts) -> String {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(String::new, |c| c.0.ip().to_string())
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or_else(String::new, |c| c.0.ip().to_string())
 }
 
 fn context(app: &App, parts: &Parts, actor: Arc<Actor>, request_id: &str) -> Context {
@@ -251,8 +278,15 @@ async fn run(
             door.read(ctx, type_at(0)?, id_at(1)?, &options).await
         }
         I::Vread => {
-            let version = vars.get(2).and_then(|v| v.parse().ok()).ok_or_else(Refusal::not_found)?;
-            let options = ReadOptions { version: Some(version), view: view(&params)?, ..ReadOptions::default() };
+            let version = vars
+                .get(2)
+                .and_then(|v| v.parse().ok())
+                .ok_or_else(Refusal::not_found)?;
+            let options = ReadOptions {
+                version: Some(version),
+                view: view(&params)?,
+                ..ReadOptions::default()
+            };
             door.read(ctx, type_at(0)?, id_at(1)?, &options).await
         }
         I::Create => {
@@ -326,7 +360,13 @@ async fn run(
                 I::CompartmentSearch | I::CompartmentSearchPost => (type_at(2)?, Some((type_at(0)?, id_at(1)?))),
                 _ => (type_at(0)?, None),
             };
-            let request = SearchRequest { resource_type: t, compartment, params: &params, lenient, base };
+            let request = SearchRequest {
+                resource_type: t,
+                compartment,
+                params: &params,
+                lenient,
+                base,
+            };
             door.search(ctx, &request).await
         }
         I::HistoryInstance | I::HistoryType | I::HistorySystem => {
@@ -392,9 +432,16 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u32>, Refusal> {
 }
 
 fn prefers(headers: &HeaderMap, name: &str, value: &str) -> bool {
-    headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split([',', ';'])).any(|p| {
-        p.trim().split_once('=').is_some_and(|(n, v)| n.trim() == name && v.trim().trim_matches('"') == value)
-    })
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split([',', ';']))
+        .any(|p| {
+            p.trim()
+                .split_once('=')
+                .is_some_and(|(n, v)| n.trim() == name && v.trim().trim_matches('"') == value)
+        })
 }
 
 fn preferred_return(headers: &HeaderMap) -> Return {
@@ -410,16 +457,32 @@ fn preferred_return(headers: &HeaderMap) -> Return {
 async fn json_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
     match media_type(headers).as_str() {
         "" | "application/fhir+json" | "application/json" | "text/json" => read_body(app, headers, body).await,
-        _ => Err(Refusal::new(415, "not-supported", "the body must be JSON: Content-Type application/fhir+json")),
+        _ => Err(Refusal::new(
+            415,
+            "not-supported",
+            "the body must be JSON: Content-Type application/fhir+json",
+        )),
     }
 }
 
 async fn read_body(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refusal> {
     if headers.contains_key(CONTENT_ENCODING) {
-        return Err(Refusal::new(415, "not-supported", "send the body without a content coding"));
+        return Err(Refusal::new(
+            415,
+            "not-supported",
+            "send the body without a content coding",
+        ));
     }
-    let too_long = || Refusal::new(413, "too-long", "the body is larger than this server takes; send it in parts");
-    let declared = header(headers, "content-length").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+    let too_long = || {
+        Refusal::new(
+            413,
+            "too-long",
+            "the body is larger than this server takes; send it in parts",
+        )
+    };
+    let declared = header(headers, "content-length")
+        .and_then(|n| n.parse::<usize>().ok())
+        .unwrap_or(0);
     if declared > app.body_max {
         return Err(too_long());
     }
@@ -485,7 +548,10 @@ fn echo(params: &[(String, String)]) -> String {
 }
 
 fn history_options(params: &[(String, String)]) -> Result<HistoryOptions, Refusal> {
-    let mut o = HistoryOptions { echo: echo(params), ..HistoryOptions::default() };
+    let mut o = HistoryOptions {
+        echo: echo(params),
+        ..HistoryOptions::default()
+    };
     for (name, value) in params {
         match name.as_str() {
             "_count" => o.count = Some(value.parse().map_err(|_| bad("_count is a number"))?),
@@ -503,7 +569,10 @@ fn history_options(params: &[(String, String)]) -> Result<HistoryOptions, Refusa
 }
 
 fn everything_options(params: &[(String, String)]) -> Result<EverythingOptions, Refusal> {
-    let mut o = EverythingOptions { echo: echo(params), ..EverythingOptions::default() };
+    let mut o = EverythingOptions {
+        echo: echo(params),
+        ..EverythingOptions::default()
+    };
     for (name, value) in params {
         match name.as_str() {
             "_count" => o.count = Some(value.parse().map_err(|_| bad("_count is a number"))?),
@@ -527,7 +596,9 @@ fn everything_options(params: &[(String, String)]) -> Result<EverythingOptions, 
 fn parse_http_date(text: &str) -> Option<Timestamp> {
     let mut parts = text.split_once(", ")?.1.split(' ');
     let day: u32 = parts.next()?.parse().ok()?;
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let name = parts.next()?;
     let month = u32::try_from(month.iter().position(|m| *m == name)?).ok()? + 1;
     let year: i64 = parts.next()?.parse().ok()?;
@@ -577,7 +648,10 @@ mod tests {
 
     #[test]
     fn http_dates_are_read() {
-        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Timestamp(784_111_777_000)));
+        assert_eq!(
+            parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(Timestamp(784_111_777_000))
+        );
         assert_eq!(parse_http_date("yesterday"), None);
     }
 }

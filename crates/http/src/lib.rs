@@ -105,11 +105,13 @@ pub fn router(app: Arc<App>) -> Router {
     if !secure {
         return all;
     }
-    all.layer(axum::middleware::map_response(|mut r: axum::response::Response| async {
-        let hsts = HeaderValue::from_static("max-age=63072000; includeSubDomains");
-        r.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
-        r
-    }))
+    all.layer(axum::middleware::map_response(
+        |mut r: axum::response::Response| async {
+            let hsts = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+            r.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+            r
+        },
+    ))
 }
 
 /// The metrics listener's one route.
@@ -123,10 +125,21 @@ pub fn metrics_router(app: Arc<App>) -> Router {
                     ("keepwell_rows", "Rows in the log.", s.rows as f64),
                     ("keepwell_log_entries", "Entries in the audit log.", s.entries as f64),
                     ("keepwell_slots_active", "Key slots in use.", f64::from(s.slots_active)),
-                    ("keepwell_index_bytes", "Estimated memory of the index.", app.door.index_bytes() as f64),
-                    ("keepwell_writes_stopped", "1 while writes are refused.", f64::from(u8::from(s.stopped.is_some()))),
+                    (
+                        "keepwell_index_bytes",
+                        "Estimated memory of the index.",
+                        app.door.index_bytes() as f64,
+                    ),
+                    (
+                        "keepwell_writes_stopped",
+                        "1 while writes are refused.",
+                        f64::from(u8::from(s.stopped.is_some())),
+                    ),
                 ];
-                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.render(&gauges))
+                (
+                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+                    app.metrics.render(&gauges),
+                )
             }),
         )
         .with_state(app)
@@ -140,7 +153,10 @@ pub fn sealed_router() -> Router {
             "the server is sealed: its keys are not in memory. The operator unseals it with `keepwell keys unseal`",
         );
         let body = keepwell_model::outcome::operation_outcome(&[issue]).to_string();
-        let headers = [(header::CONTENT_TYPE, respond::FHIR_JSON), (header::CACHE_CONTROL, "no-store")];
+        let headers = [
+            (header::CONTENT_TYPE, respond::FHIR_JSON),
+            (header::CACHE_CONTROL, "no-store"),
+        ];
         (StatusCode::SERVICE_UNAVAILABLE, headers, body).into_response()
     })
 }

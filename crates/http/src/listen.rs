@@ -24,7 +24,11 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: 4096, head: Duration::from_secs(10), drain: Duration::from_secs(3) }
+        Self {
+            connections: 4096,
+            head: Duration::from_secs(10),
+            drain: Duration::from_secs(3),
+        }
     }
 }
 
@@ -45,11 +49,17 @@ pub async fn serve(
         .header_read_timeout(bounds.head)
         .max_buf_size(64 * 1024)
         .max_headers(100);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(200).max_header_list_size(32 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(200)
+        .max_header_list_size(32 * 1024);
     let builder = Arc::new(builder);
     let graceful = hyper_util::server::graceful::GracefulShutdown::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            break;
+        };
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(a) => a,

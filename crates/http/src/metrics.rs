@@ -24,14 +24,20 @@ struct Cell {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { cells: ROUTES.iter().map(|_| Cell::default()).collect(), refused_tokens: AtomicU64::new(0) }
+        Self {
+            cells: ROUTES.iter().map(|_| Cell::default()).collect(),
+            refused_tokens: AtomicU64::new(0),
+        }
     }
 }
 
 impl Metrics {
     /// Counts one request.
     pub fn count(&self, interaction: Interaction, status: u16, micros: u64) {
-        let Some(cell) = ROUTES.iter().position(|r| r.interaction == interaction).and_then(|i| self.cells.get(i))
+        let Some(cell) = ROUTES
+            .iter()
+            .position(|r| r.interaction == interaction)
+            .and_then(|i| self.cells.get(i))
         else {
             return;
         };
@@ -40,7 +46,11 @@ impl Metrics {
             c.fetch_add(1, Ordering::Relaxed);
         }
         let seconds = micros as f64 / 1e6;
-        if let Some(b) = BUCKETS.iter().position(|limit| seconds <= *limit).and_then(|i| cell.buckets.get(i)) {
+        if let Some(b) = BUCKETS
+            .iter()
+            .position(|limit| seconds <= *limit)
+            .and_then(|i| cell.buckets.get(i))
+        {
             b.fetch_add(1, Ordering::Relaxed);
         }
         cell.micros.fetch_add(micros, Ordering::Relaxed);

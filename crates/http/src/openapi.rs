@@ -7,7 +7,10 @@ fn plain(description: &'static str) -> Value<'static> {
         ("description", Value::from(description)),
         (
             "content",
-            object([("text/plain", object([("schema", object([("type", Value::from("string"))]))]))]),
+            object([(
+                "text/plain",
+                object([("schema", object([("type", Value::from("string"))]))]),
+            )]),
         ),
     ])
 }
@@ -34,13 +37,19 @@ pub fn document() -> String {
             object([
                 ("title", Value::from("Keepwell, beside FHIR")),
                 ("version", Value::from(env!("CARGO_PKG_VERSION"))),
-                ("description", Value::from("The FHIR API is described by GET /fhir/metadata.")),
+                (
+                    "description",
+                    Value::from("The FHIR API is described by GET /fhir/metadata."),
+                ),
             ]),
         ),
         (
             "paths",
             object([
-                ("/health", get("health", "The process runs.", object([("200", plain("It runs."))]))),
+                (
+                    "/health",
+                    get("health", "The process runs.", object([("200", plain("It runs."))])),
+                ),
                 (
                     "/ready",
                     get(

@@ -25,7 +25,10 @@ fn base(status: u16, request_id: &str) -> Response<Body> {
     *r.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let h = r.headers_mut();
     h.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    h.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    h.insert(
+        HeaderName::from_static("x-content-type-options"),
+        HeaderValue::from_static("nosniff"),
+    );
     if let Ok(v) = HeaderValue::from_str(request_id) {
         h.insert(HeaderName::from_static("x-request-id"), v);
     }
@@ -62,7 +65,9 @@ pub(crate) fn answer(a: Answer, fhir_base: &str, request_id: &str, form: &Form) 
 }
 
 fn pretty(body: Vec<u8>) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(&body) else { return body };
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return body;
+    };
     match keepwell_model::json::parse(text) {
         Ok(v) => {
             let mut out = String::with_capacity(body.len() * 2);
@@ -91,8 +96,18 @@ pub(crate) fn refusal(e: &Refusal, request_id: &str, form: &Form) -> Response<Bo
 
 /// 405 with what is offered.
 pub(crate) fn not_allowed(offered: &[&str], request_id: &str, form: &Form) -> Response<Body> {
-    let issue = Issue::error("not-supported", "this path does not take that method; `Allow` lists those it takes");
-    let mut r = refusal(&Refusal { status: 405, issues: vec![issue] }, request_id, form);
+    let issue = Issue::error(
+        "not-supported",
+        "this path does not take that method; `Allow` lists those it takes",
+    );
+    let mut r = refusal(
+        &Refusal {
+            status: 405,
+            issues: vec![issue],
+        },
+        request_id,
+        form,
+    );
     let mut allow = offered.join(", ");
     if offered.contains(&"GET") {
         allow.push_str(", HEAD");

@@ -64,11 +64,19 @@ pub const ROUTES: &[Route] = &[
     route("PATCH", "/{type}/{id}", Interaction::Patch),
     route("DELETE", "/{type}/{id}", Interaction::Delete),
     route("GET", "/{type}/{id}/{member}", Interaction::CompartmentSearch),
-    route("POST", "/{type}/{id}/{member}/_search", Interaction::CompartmentSearchPost),
+    route(
+        "POST",
+        "/{type}/{id}/{member}/_search",
+        Interaction::CompartmentSearchPost,
+    ),
 ];
 
 const fn route(method: &'static str, path: &'static str, interaction: Interaction) -> Route {
-    Route { method, path, interaction }
+    Route {
+        method,
+        path,
+        interaction,
+    }
 }
 
 /// What a path leads to.
@@ -97,7 +105,11 @@ pub fn find<'p>(method: &str, segments: &[&'p str]) -> Found<'p> {
             }
         }
     }
-    if offered.is_empty() { Found::Nothing } else { Found::Method(offered) }
+    if offered.is_empty() {
+        Found::Nothing
+    } else {
+        Found::Method(offered)
+    }
 }
 
 fn matches<'p>(pattern: &str, segments: &[&'p str]) -> Option<Vec<&'p str>> {
@@ -124,10 +136,19 @@ mod tests {
 
     #[test]
     fn paths_lead_where_the_table_says() {
-        assert_eq!(find("GET", &["Patient", "1"]), Found::Route(Interaction::Read, vec!["Patient", "1"]));
-        assert_eq!(find("HEAD", &["Patient", "1"]), Found::Route(Interaction::Read, vec!["Patient", "1"]));
+        assert_eq!(
+            find("GET", &["Patient", "1"]),
+            Found::Route(Interaction::Read, vec!["Patient", "1"])
+        );
+        assert_eq!(
+            find("HEAD", &["Patient", "1"]),
+            Found::Route(Interaction::Read, vec!["Patient", "1"])
+        );
         assert_eq!(find("POST", &[]), Found::Route(Interaction::Bundle, vec![]));
-        assert_eq!(find("GET", &["Patient", "1", "$everything"]), Found::Route(Interaction::Everything, vec!["1"]));
+        assert_eq!(
+            find("GET", &["Patient", "1", "$everything"]),
+            Found::Route(Interaction::Everything, vec!["1"])
+        );
         assert_eq!(find("TRACE", &["metadata"]), Found::Method(vec!["GET"]));
         assert_eq!(find("GET", &["Patient", "_search", "x", "y"]), Found::Nothing);
         assert!(matches!(find("BREW", &["Patient", "1"]), Found::Method(_)));

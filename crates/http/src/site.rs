@@ -2,8 +2,8 @@
 
 use crate::App;
 use crate::pages::backend::{
-    Access, AccessLog, Backend, Checkpoint, Compartment, DemoLogin, Fact, Find, Group, Level, Mark, Refusal,
-    Seen, Session, SignIn, Site,
+    Access, AccessLog, Backend, Checkpoint, Compartment, DemoLogin, Fact, Find, Group, Level, Mark, Refusal, Seen,
+    Session, SignIn, Site,
 };
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
@@ -35,7 +35,11 @@ impl PagesBackend {
                 try_this: l.try_this.clone(),
             })
             .collect();
-        let site = Site { secure: app.secure, demo: app.site.demo, logins };
+        let site = Site {
+            secure: app.secure,
+            demo: app.site.demo,
+            logins,
+        };
         Self { app, site }
     }
 
@@ -47,10 +51,15 @@ impl PagesBackend {
         compartment: Option<(ResourceType, &str)>,
         params: &[(&str, String)],
     ) -> Result<(Vec<String>, bool), Refusal> {
-        let params: Vec<(String, String)> =
-            params.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
+        let params: Vec<(String, String)> = params.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
         let base = format!("{}/fhir", self.app.origin);
-        let request = SearchRequest { resource_type: t, compartment, params: &params, lenient: false, base: &base };
+        let request = SearchRequest {
+            resource_type: t,
+            compartment,
+            params: &params,
+            lenient: false,
+            base: &base,
+        };
         let answer = self.app.door.search(ctx, &request).await.map_err(refusal)?;
         let text = String::from_utf8(answer.body).map_err(|_| Refusal::Failed)?;
         let bundle = json::parse(&text).map_err(|_| Refusal::Failed)?;
@@ -72,12 +81,20 @@ impl PagesBackend {
 
     async fn patient(&self, ctx: &Context, id: &str) -> Result<String, Refusal> {
         let t = patient_type()?;
-        let answer = self.app.door.read(ctx, t, id, &ReadOptions::default()).await.map_err(refusal)?;
+        let answer = self
+            .app
+            .door
+            .read(ctx, t, id, &ReadOptions::default())
+            .await
+            .map_err(refusal)?;
         String::from_utf8(answer.body).map_err(|_| Refusal::Failed)
     }
 
     fn identity_seen(seen: &Seen) -> keepwell_identity::Seen {
-        keepwell_identity::Seen { request_id: seen.request_id.clone(), network: seen.network.clone() }
+        keepwell_identity::Seen {
+            request_id: seen.request_id.clone(),
+            network: seen.network.clone(),
+        }
     }
 }
 
@@ -118,15 +135,23 @@ impl Backend for PagesBackend {
     }
 
     fn seen(&self, parts: &Parts) -> Seen {
-        let network =
-            parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(String::new, |c| c.0.ip().to_string());
-        Seen { request_id: self.app.request_ids.give(), network }
+        let network = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or_else(String::new, |c| c.0.ip().to_string());
+        Seen {
+            request_id: self.app.request_ids.give(),
+            network,
+        }
     }
 
     async fn session(&self, cookies: &str, _seen: &Seen) -> Option<Session> {
         let secret = cookie::read(cookies, self.app.secure)?;
         let s = self.app.identity.session(secret, Activity::Person)?;
-        Some(Session { actor: s.actor, csrf: s.csrf.to_string() })
+        Some(Session {
+            actor: s.actor,
+            csrf: s.csrf.to_string(),
+        })
     }
 
     async fn sign_in(&self, how: SignIn, cookies: &str, seen: &Seen) -> Result<String, Refusal> {
@@ -166,7 +191,10 @@ impl Backend for PagesBackend {
         if !asked.identifier.is_empty() {
             params.push(("identifier", escaped(&asked.identifier)));
         }
-        let ctx = Context { entry: EntryPath::Search, ..ctx.clone() };
+        let ctx = Context {
+            entry: EntryPath::Search,
+            ..ctx.clone()
+        };
         Ok(self.search(&ctx, patient_type()?, None, &params).await?.0)
     }
 
@@ -188,7 +216,10 @@ impl Backend for PagesBackend {
         id: &str,
         wanted: &[(ResourceType, usize)],
     ) -> Result<Compartment, Refusal> {
-        let mut out = Compartment { patient: self.patient(ctx, id).await?, ..Compartment::default() };
+        let mut out = Compartment {
+            patient: self.patient(ctx, id).await?,
+            ..Compartment::default()
+        };
         let owner = patient_type()?;
         for (t, most) in wanted {
             let params = [("_count", most.to_string())];
@@ -208,7 +239,12 @@ impl Backend for PagesBackend {
     }
 
     async fn access_log(&self, ctx: &Context, id: &str, limit: usize) -> Result<AccessLog, Refusal> {
-        let lines = self.app.door.access_log(ctx, id, u64::MAX, limit + 1).await.map_err(refusal)?;
+        let lines = self
+            .app
+            .door
+            .access_log(ctx, id, u64::MAX, limit + 1)
+            .await
+            .map_err(refusal)?;
         // The patient's own resource is shown with it where the role may see it.
         let patient = match self.patient(ctx, id).await {
             Ok(p) => p,
@@ -221,7 +257,11 @@ impl Backend for PagesBackend {
             .map(|l| Access {
                 number: l.seq,
                 at: l.at,
-                who: if l.access.display.is_empty() { l.access.user.clone() } else { l.access.display.clone() },
+                who: if l.access.display.is_empty() {
+                    l.access.user.clone()
+                } else {
+                    l.access.display.clone()
+                },
                 role: l.access.role,
                 purpose: l.access.purpose.code().to_owned(),
                 reason: l.access.reason.clone(),
@@ -237,12 +277,20 @@ impl Backend for PagesBackend {
         let note = self.app.door.ledger().checkpoint();
         let mut rows = note.lines();
         let checkpoint = match (rows.next(), rows.next().and_then(|n| n.parse().ok()), rows.next()) {
-            (Some(origin), Some(size), Some(root)) => {
-                Some(Checkpoint { origin: origin.to_owned(), size, root: root.to_owned(), at: String::new() })
-            }
+            (Some(origin), Some(size), Some(root)) => Some(Checkpoint {
+                origin: origin.to_owned(),
+                size,
+                root: root.to_owned(),
+                at: String::new(),
+            }),
             _ => None,
         };
-        Ok(AccessLog { patient, entries, more, checkpoint })
+        Ok(AccessLog {
+            patient,
+            entries,
+            more,
+            checkpoint,
+        })
     }
 
     async fn status(&self, ctx: &Context) -> Result<Vec<Group>, Refusal> {
@@ -265,7 +313,11 @@ impl Backend for PagesBackend {
                 title: "Record".to_owned(),
                 facts: vec![
                     fact("Sealed rows", s.rows.to_string(), Level::Plain),
-                    fact("Index in memory", format!("{} kB", self.app.door.index_bytes() / 1024), Level::Plain),
+                    fact(
+                        "Index in memory",
+                        format!("{} kB", self.app.door.index_bytes() / 1024),
+                        Level::Plain,
+                    ),
                     stopped,
                 ],
             },
@@ -284,7 +336,11 @@ impl Backend for PagesBackend {
             Group {
                 title: "Keys".to_owned(),
                 facts: vec![
-                    fact("Patients and others with a key of their own", s.slots_active.to_string(), Level::Plain),
+                    fact(
+                        "Patients and others with a key of their own",
+                        s.slots_active.to_string(),
+                        Level::Plain,
+                    ),
                     fact("Keys made ahead", s.slots_free.to_string(), Level::Plain),
                     fact("Keys destroyed", s.slots_destroyed.to_string(), Level::Plain),
                     fact("Keyring revision", s.keyring_revision.to_string(), Level::Plain),
@@ -311,4 +367,3 @@ fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
         at,
     }
 }
-

@@ -11,13 +11,21 @@ pub fn name(tls: bool) -> &'static str {
 /// The `Set-Cookie` value of a new session. It has no lifetime of its own: the server decides when a session ends.
 #[must_use]
 pub fn set(value: &str, tls: bool) -> String {
-    format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{}", name(tls), if tls { "; Secure" } else { "" })
+    format!(
+        "{}={value}; Path=/; HttpOnly; SameSite=Strict{}",
+        name(tls),
+        if tls { "; Secure" } else { "" }
+    )
 }
 
 /// The `Set-Cookie` value that removes the cookie.
 #[must_use]
 pub fn clear(tls: bool) -> String {
-    format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}", name(tls), if tls { "; Secure" } else { "" })
+    format!(
+        "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}",
+        name(tls),
+        if tls { "; Secure" } else { "" }
+    )
 }
 
 /// The session's secret in a `Cookie` header. `None` also where the name stands twice: somebody has planted one.
@@ -25,7 +33,9 @@ pub fn clear(tls: bool) -> String {
 pub fn read(header: &str, tls: bool) -> Option<&str> {
     let mut found = None;
     for pair in header.split(';') {
-        let Some((n, value)) = pair.trim().split_once('=') else { continue };
+        let Some((n, value)) = pair.trim().split_once('=') else {
+            continue;
+        };
         if n == name(tls) && found.replace(value).is_some() {
             return None;
         }
@@ -39,7 +49,10 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_this_host_and_out_of_reach_of_scripts() {
-        assert_eq!(set("abc", true), "__Host-keepwell=abc; Path=/; HttpOnly; SameSite=Strict; Secure");
+        assert_eq!(
+            set("abc", true),
+            "__Host-keepwell=abc; Path=/; HttpOnly; SameSite=Strict; Secure"
+        );
         assert_eq!(set("abc", false), "keepwell=abc; Path=/; HttpOnly; SameSite=Strict");
         assert!(clear(true).contains("Max-Age=0") && clear(true).ends_with("; Secure"));
     }

@@ -27,6 +27,6 @@ pub use link::{BOOTSTRAP_TTL_S, Code, LINK_TTL_S};
 pub use service::{Denied, Fault, Identity, Parts, Seen};
 pub use session::{ABSOLUTE_S, Activity, IDLE_S, OpenedSession, PageSession, SessionInfo, Sessions};
 pub use token::{
-    Claims, Invalid, Issued, KeyUnavailable, LEEWAY_S, MAX_TOKEN, PERSON_TTL_MAX_S, Refused, SERVICE_TTL_MAX_S, TokenKey,
-    Tokens, Wanted,
+    Claims, Invalid, Issued, KeyUnavailable, LEEWAY_S, MAX_TOKEN, PERSON_TTL_MAX_S, Refused, SERVICE_TTL_MAX_S,
+    TokenKey, Tokens, Wanted,
 };

@@ -160,10 +160,13 @@ impl Identity {
             }
             _ => {}
         }
-        let issued = self.tokens.issue(wanted, self.clock.now(), &*self.entropy).map_err(|e| match e {
-            Refused::Rule(rule) => Fault::Rule(rule),
-            other => Fault::Unavailable(other.to_string()),
-        })?;
+        let issued = self
+            .tokens
+            .issue(wanted, self.clock.now(), &*self.entropy)
+            .map_err(|e| match e {
+                Refused::Rule(rule) => Fault::Rule(rule),
+                other => Fault::Unavailable(other.to_string()),
+            })?;
         self.documents.log(by, action, true).await?;
         Ok(issued)
     }
@@ -184,7 +187,10 @@ impl Identity {
         let until = Timestamp(now.0.saturating_add(SERVICE_TTL_MAX_S * 1000));
         self.tokens.revoke(jti, until, now);
         let text = to_text(&Revocation::Token { until: until.0 })?;
-        Ok(self.documents.put(by, action, REVOCATION, jti, Some(&text), false).await?)
+        Ok(self
+            .documents
+            .put(by, action, REVOCATION, jti, Some(&text), false)
+            .await?)
     }
 
     // Accounts
@@ -202,7 +208,10 @@ impl Identity {
             return Err(Fault::Rule("demo accounts exist in a demo directory only"));
         }
         let text = to_text(account)?;
-        Ok(self.documents.put(by, Action::AccountManage, account::KIND, &account.id, Some(&text), true).await?)
+        Ok(self
+            .documents
+            .put(by, Action::AccountManage, account::KIND, &account.id, Some(&text), true)
+            .await?)
     }
 
     /// Ends an account: its sessions and tokens are void at once, before the change is even durable.
@@ -216,11 +225,18 @@ impl Identity {
         let now = self.clock.now();
         self.sessions.end_of(id);
         self.tokens.end_user(id, now);
-        let text = to_text(&Revocation::User { user: id.to_owned(), at: now.0 })?;
+        let text = to_text(&Revocation::User {
+            user: id.to_owned(),
+            at: now.0,
+        })?;
         let place = format!("user-{}", hex(sha256(id.as_bytes()).get(..16).unwrap_or_default()));
-        self.documents.put(by, Action::AccountManage, REVOCATION, &place, Some(&text), false).await?;
+        self.documents
+            .put(by, Action::AccountManage, REVOCATION, &place, Some(&text), false)
+            .await?;
         let text = to_text(&account)?;
-        self.documents.put(by, Action::AccountManage, account::KIND, id, Some(&text), false).await?;
+        self.documents
+            .put(by, Action::AccountManage, account::KIND, id, Some(&text), false)
+            .await?;
         // A session opened between the two steps above ends too.
         self.sessions.end_of(id);
         Ok(())
@@ -256,14 +272,19 @@ impl Identity {
     pub async fn bootstrap(&self, by: &Context) -> Result<Code, Fault> {
         self.authorize(by, Action::AccountManage).await?;
         if !self.all_accounts()?.is_empty() {
-            return Err(Fault::Rule("there are accounts already: an administrator makes the others"));
+            return Err(Fault::Rule(
+                "there are accounts already: an administrator makes the others",
+            ));
         }
         for (id, text) in self.documents.list(link::KIND)? {
             if serde_json::from_str::<Link>(&text).is_ok_and(|l| l.bootstrap) {
-                self.documents.put(by, Action::AccountManage, link::KIND, &id, None, false).await?;
+                self.documents
+                    .put(by, Action::AccountManage, link::KIND, &id, None, false)
+                    .await?;
             }
         }
-        self.code(by, Action::AccountManage, FIRST_ADMINISTRATOR, BOOTSTRAP_TTL_S, true).await
+        self.code(by, Action::AccountManage, FIRST_ADMINISTRATOR, BOOTSTRAP_TTL_S, true)
+            .await
     }
 
     /// Uses a one-time code. Of any number of parallel uses one wins; the code is durably used up before the session
@@ -288,10 +309,21 @@ impl Identity {
             return Err(Denied::SignIn);
         }
         let by = context(actor(&account, "login-link", now), seen, now);
-        self.documents.put(&by, Action::OwnSession, link::KIND, &id, None, false).await?;
+        self.documents
+            .put(&by, Action::OwnSession, link::KIND, &id, None, false)
+            .await?;
         if kept.bootstrap {
             let text = to_text(&account).map_err(|_| Denied::SignIn)?;
-            self.documents.put(&by, Action::AccountManage, account::KIND, &account.id, Some(&text), true).await?;
+            self.documents
+                .put(
+                    &by,
+                    Action::AccountManage,
+                    account::KIND,
+                    &account.id,
+                    Some(&text),
+                    true,
+                )
+                .await?;
         }
         self.open_session(&account, "login-link", seen, now)
     }
@@ -306,7 +338,9 @@ impl Identity {
         if !loopback || !self.demo_enabled()? {
             return Err(Denied::SignIn);
         }
-        let account = self.account(user)?.filter(|a| a.demo && a.state == AccountState::Active);
+        let account = self
+            .account(user)?
+            .filter(|a| a.demo && a.state == AccountState::Active);
         let account = account.ok_or(Denied::SignIn)?;
         let by = context(actor(&account, "demo", now), seen, now);
         self.documents.log(&by, Action::OwnSession, true).await?;
@@ -320,9 +354,21 @@ impl Identity {
     pub async fn enable_demo(&self, by: &Context) -> Result<(), Fault> {
         self.authorize(by, Action::AccountManage).await?;
         if !self.all_accounts()?.is_empty() {
-            return Err(Fault::Rule("there are accounts: this installation cannot become a demo"));
+            return Err(Fault::Rule(
+                "there are accounts: this installation cannot become a demo",
+            ));
         }
-        Ok(self.documents.put(by, Action::AccountManage, SETTING, DEMO, Some(r#"{"enabled":true}"#), false).await?)
+        Ok(self
+            .documents
+            .put(
+                by,
+                Action::AccountManage,
+                SETTING,
+                DEMO,
+                Some(r#"{"enabled":true}"#),
+                false,
+            )
+            .await?)
     }
 
     /// The logins that the demo's sign-in page lists; empty in any other installation and beyond loopback.
@@ -333,7 +379,11 @@ impl Identity {
         if !loopback || !self.demo_enabled()? {
             return Ok(Vec::new());
         }
-        Ok(self.all_accounts()?.into_iter().filter(|a| a.demo && a.state == AccountState::Active).collect())
+        Ok(self
+            .all_accounts()?
+            .into_iter()
+            .filter(|a| a.demo && a.state == AccountState::Active)
+            .collect())
     }
 
     // Sessions
@@ -364,7 +414,8 @@ impl Identity {
     /// Policy refuses.
     pub async fn list_sessions(&self, by: &Context, user: Option<&str>) -> Result<Vec<SessionInfo>, Fault> {
         let own = user == Some(&by.actor.id);
-        self.authorize(by, if own { Action::OwnSession } else { Action::SessionManage }).await?;
+        self.authorize(by, if own { Action::OwnSession } else { Action::SessionManage })
+            .await?;
         Ok(self.sessions.list(user, self.clock.now()))
     }
 
@@ -373,7 +424,11 @@ impl Identity {
     /// # Errors
     /// Policy refuses, or there is no such session.
     pub async fn end_session(&self, by: &Context, id: &str) -> Result<(), Fault> {
-        let own = self.sessions.list(Some(&by.actor.id), self.clock.now()).iter().any(|s| s.id == id);
+        let own = self
+            .sessions
+            .list(Some(&by.actor.id), self.clock.now())
+            .iter()
+            .any(|s| s.id == id);
         let action = if own { Action::OwnSession } else { Action::SessionManage };
         self.authorize(by, action).await?;
         if !self.sessions.end(id) {
@@ -392,8 +447,14 @@ impl Identity {
 
     /// Asks policy whether `by` may do `action`; a refusal is logged.
     async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {
-        let request =
-            Request::new(&by.actor, action, Target::Installation, Relation::NoPatient, Labels::NONE, by.purpose);
+        let request = Request::new(
+            &by.actor,
+            action,
+            Target::Installation,
+            Relation::NoPatient,
+            Labels::NONE,
+            by.purpose,
+        );
         let decision = self.engine.decide(&request);
         if decision.permit {
             return Ok(());
@@ -404,12 +465,16 @@ impl Identity {
 
     fn account(&self, id: &str) -> Result<Option<Account>, DocumentError> {
         let text = self.documents.get(account::KIND, id)?;
-        text.map(|t| serde_json::from_str(&t).map_err(|_| DocumentError::Unavailable)).transpose()
+        text.map(|t| serde_json::from_str(&t).map_err(|_| DocumentError::Unavailable))
+            .transpose()
     }
 
     fn all_accounts(&self) -> Result<Vec<Account>, DocumentError> {
         let texts = self.documents.list(account::KIND)?;
-        texts.iter().map(|(_, t)| serde_json::from_str(t).map_err(|_| DocumentError::Unavailable)).collect()
+        texts
+            .iter()
+            .map(|(_, t)| serde_json::from_str(t).map_err(|_| DocumentError::Unavailable))
+            .collect()
     }
 
     fn demo_enabled(&self) -> Result<bool, DocumentError> {
@@ -419,12 +484,24 @@ impl Identity {
     async fn code(&self, by: &Context, action: Action, user: &str, ttl_s: i64, bootstrap: bool) -> Result<Code, Fault> {
         let code = random_text::<32>(&*self.entropy)?;
         let expires = Timestamp(self.clock.now().0.saturating_add(ttl_s * 1000));
-        let text = to_text(&Link { user: user.to_owned(), expires: expires.0, bootstrap })?;
-        self.documents.put(by, action, link::KIND, &link::id_of(&code), Some(&text), true).await?;
+        let text = to_text(&Link {
+            user: user.to_owned(),
+            expires: expires.0,
+            bootstrap,
+        })?;
+        self.documents
+            .put(by, action, link::KIND, &link::id_of(&code), Some(&text), true)
+            .await?;
         Ok(Code { code, expires })
     }
 
-    fn open_session(&self, account: &Account, method: &str, seen: &Seen, now: Timestamp) -> Result<OpenedSession, Denied> {
+    fn open_session(
+        &self,
+        account: &Account,
+        method: &str,
+        seen: &Seen,
+        now: Timestamp,
+    ) -> Result<OpenedSession, Denied> {
         let opened = self
             .sessions
             .open(actor(account, method, now), &seen.network, now, &*self.entropy)

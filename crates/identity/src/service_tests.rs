@@ -82,7 +82,11 @@ impl Documents for Shelf {
 
     fn list(&self, kind: &str) -> Result<Vec<(String, String)>, DocumentError> {
         let papers = self.papers.lock();
-        Ok(papers.iter().filter(|((k, _), _)| k == kind).map(|((_, id), t)| (id.clone(), t.clone())).collect())
+        Ok(papers
+            .iter()
+            .filter(|((k, _), _)| k == kind)
+            .map(|((_, id), t)| (id.clone(), t.clone()))
+            .collect())
     }
 
     fn log<'a>(&'a self, by: &'a Context, action: Action, permitted: bool) -> BoxFuture<'a, Result<(), DocumentError>> {
@@ -117,7 +121,11 @@ fn identity(shelf: &Arc<Shelf>, clock: &Arc<Watch>) -> Arc<Identity> {
 
 fn world() -> World {
     let (shelf, clock) = (Arc::new(Shelf::default()), Arc::new(Watch(AtomicI64::new(START))));
-    World { identity: identity(&shelf, &clock), shelf, clock }
+    World {
+        identity: identity(&shelf, &clock),
+        shelf,
+        clock,
+    }
 }
 
 impl World {
@@ -131,7 +139,10 @@ impl World {
     }
 
     async fn with_nurse(self) -> Self {
-        self.identity.create_account(&job(), &Account::new("nurse-1", "Nurse One", Role::Nurse, None)).await.unwrap();
+        self.identity
+            .create_account(&job(), &Account::new("nurse-1", "Nurse One", Role::Nurse, None))
+            .await
+            .unwrap();
         self
     }
 }
@@ -145,7 +156,10 @@ fn by(actor: Actor) -> Context {
 }
 
 fn seen() -> Seen {
-    Seen { request_id: "r1".into(), network: "127.0.0.1".into() }
+    Seen {
+        request_id: "r1".into(),
+        network: "127.0.0.1".into(),
+    }
 }
 
 /// The operator at the machine.
@@ -174,8 +188,14 @@ async fn a_fresh_installation_has_no_account_and_one_code_that_works_once() {
     assert!(code.code.len() >= 43);
     let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
     assert_eq!(opened.session.actor.role, Role::Administrator);
-    assert_eq!(w.identity.sign_in(&code.code, &seen()).await.err(), Some(Denied::SignIn));
-    assert_eq!(w.restarted().sign_in(&code.code, &seen()).await.err(), Some(Denied::SignIn));
+    assert_eq!(
+        w.identity.sign_in(&code.code, &seen()).await.err(),
+        Some(Denied::SignIn)
+    );
+    assert_eq!(
+        w.restarted().sign_in(&code.code, &seen()).await.err(),
+        Some(Denied::SignIn)
+    );
     assert!(matches!(w.identity.bootstrap(&job()).await, Err(Fault::Rule(_))));
     assert_eq!(w.identity.accounts(&job()).await.unwrap().len(), 1);
 }
@@ -194,7 +214,13 @@ async fn a_second_bootstrap_voids_the_first_code_and_codes_expire() {
 async fn nothing_kept_opens_a_session() {
     let w = world().with_nurse().await;
     let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    let papers: String = w.shelf.papers.lock().iter().map(|((k, id), t)| format!("{k} {id} {t}\n")).collect();
+    let papers: String = w
+        .shelf
+        .papers
+        .lock()
+        .iter()
+        .map(|((k, id), t)| format!("{k} {id} {t}\n"))
+        .collect();
     assert!(!papers.contains(&code.code), "the code itself is stored");
     for word in papers.split(|c: char| !c.is_ascii_alphanumeric()) {
         assert!(w.identity.sign_in(word, &seen()).await.is_err());
@@ -227,11 +253,20 @@ async fn a_link_ends_after_ten_minutes_and_with_the_account() {
     let w = world().with_nurse().await;
     let late = w.identity.login_link(&job(), "nurse-1").await.unwrap();
     w.pass(LINK_TTL_S);
-    assert_eq!(w.identity.sign_in(&late.code, &seen()).await.err(), Some(Denied::SignIn));
+    assert_eq!(
+        w.identity.sign_in(&late.code, &seen()).await.err(),
+        Some(Denied::SignIn)
+    );
     let ended = w.identity.login_link(&job(), "nurse-1").await.unwrap();
     w.identity.end_account(&job(), "nurse-1").await.unwrap();
-    assert_eq!(w.identity.sign_in(&ended.code, &seen()).await.err(), Some(Denied::SignIn));
-    assert!(matches!(w.identity.login_link(&job(), "nurse-1").await, Err(Fault::Rule(_))));
+    assert_eq!(
+        w.identity.sign_in(&ended.code, &seen()).await.err(),
+        Some(Denied::SignIn)
+    );
+    assert!(matches!(
+        w.identity.login_link(&job(), "nurse-1").await,
+        Err(Fault::Rule(_))
+    ));
 }
 
 #[tokio::test]
@@ -239,7 +274,10 @@ async fn a_code_that_cannot_be_used_up_opens_nothing() {
     let w = world().with_nurse().await;
     let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
     w.shelf.broken.store(true, Ordering::SeqCst);
-    assert!(matches!(w.identity.sign_in(&code.code, &seen()).await.err(), Some(Denied::Unavailable(_))));
+    assert!(matches!(
+        w.identity.sign_in(&code.code, &seen()).await.err(),
+        Some(Denied::Unavailable(_))
+    ));
     assert!(w.identity.sessions.list(None, Timestamp(START)).is_empty());
 }
 
@@ -248,24 +286,44 @@ async fn ending_an_account_ends_sessions_and_tokens_at_once_and_for_good() {
     let w = world().with_nurse().await;
     let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
     let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
-    let token = w.identity.issue_token(&job(), &wanted("nurse-1", Role::Nurse, &[])).await.unwrap();
+    let token = w
+        .identity
+        .issue_token(&job(), &wanted("nurse-1", Role::Nurse, &[]))
+        .await
+        .unwrap();
     assert!(w.identity.session(&opened.secret, Activity::Person).is_some());
     assert!(w.identity.bearer(&token.token).is_ok());
     w.identity.end_account(&job(), "nurse-1").await.unwrap();
     assert!(w.identity.session(&opened.secret, Activity::Person).is_none());
     assert_eq!(w.identity.bearer(&token.token).err(), Some(Invalid::Revoked));
     assert_eq!(w.restarted().bearer(&token.token).err(), Some(Invalid::Revoked));
-    assert!(matches!(w.identity.issue_token(&job(), &wanted("nurse-1", Role::Nurse, &[])).await, Err(Fault::Rule(_))));
+    assert!(matches!(
+        w.identity
+            .issue_token(&job(), &wanted("nurse-1", Role::Nurse, &[]))
+            .await,
+        Err(Fault::Rule(_))
+    ));
     // The id stays taken.
-    let again = w.identity.create_account(&job(), &Account::new("nurse-1", "Other", Role::Nurse, None)).await;
+    let again = w
+        .identity
+        .create_account(&job(), &Account::new("nurse-1", "Other", Role::Nurse, None))
+        .await;
     assert_eq!(again, Err(Fault::Rule("it exists already")));
 }
 
 #[tokio::test]
 async fn a_revoked_token_is_void_at_once_and_after_a_restart() {
     let w = world();
-    let token = w.identity.issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"])).await.unwrap();
-    let other = w.identity.issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"])).await.unwrap();
+    let token = w
+        .identity
+        .issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"]))
+        .await
+        .unwrap();
+    let other = w
+        .identity
+        .issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"]))
+        .await
+        .unwrap();
     assert!(w.identity.bearer(&token.token).is_ok());
     w.identity.revoke_token(&job(), &token.jti).await.unwrap();
     assert_eq!(w.identity.bearer(&token.token).err(), Some(Invalid::Revoked));
@@ -278,7 +336,11 @@ async fn a_revoked_token_is_void_at_once_and_after_a_restart() {
 #[tokio::test]
 async fn a_revocation_holds_even_when_it_cannot_be_stored() {
     let w = world();
-    let token = w.identity.issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"])).await.unwrap();
+    let token = w
+        .identity
+        .issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"]))
+        .await
+        .unwrap();
     assert!(w.identity.bearer(&token.token).is_ok());
     w.shelf.broken.store(true, Ordering::SeqCst);
     assert!(w.identity.revoke_token(&job(), &token.jti).await.is_err());
@@ -292,20 +354,43 @@ async fn administrative_acts_are_decided_by_policy_and_logged() {
     let nurse = by(actor("nurse-1", Role::Nurse));
     let forbidden = |r: Result<(), Fault>| matches!(r, Err(Fault::Forbidden(_)));
     let i = &w.identity;
-    assert!(i.issue_token(&administrator, &wanted("admin-2", Role::Administrator, &[])).await.is_ok());
-    assert!(forbidden(i.issue_token(&administrator, &wanted("x", Role::Nurse, &[])).await.map(drop)));
-    assert!(forbidden(i.issue_token(&administrator, &wanted("x", Role::SecurityOfficer, &[])).await.map(drop)));
-    assert!(forbidden(i.issue_token(&administrator, &wanted("x", Role::Service, &["system/*.r"])).await.map(drop)));
+    assert!(
+        i.issue_token(&administrator, &wanted("admin-2", Role::Administrator, &[]))
+            .await
+            .is_ok()
+    );
+    assert!(forbidden(
+        i.issue_token(&administrator, &wanted("x", Role::Nurse, &[]))
+            .await
+            .map(drop)
+    ));
+    assert!(forbidden(
+        i.issue_token(&administrator, &wanted("x", Role::SecurityOfficer, &[]))
+            .await
+            .map(drop)
+    ));
+    assert!(forbidden(
+        i.issue_token(&administrator, &wanted("x", Role::Service, &["system/*.r"]))
+            .await
+            .map(drop)
+    ));
     assert!(forbidden(i.login_link(&administrator, "nurse-1").await.map(drop)));
     assert!(forbidden(i.enable_demo(&nurse).await));
-    assert!(forbidden(i.create_account(&nurse, &Account::new("n2", "N", Role::Nurse, None)).await));
+    assert!(forbidden(
+        i.create_account(&nurse, &Account::new("n2", "N", Role::Nurse, None))
+            .await
+    ));
     assert!(forbidden(i.end_account(&nurse, "nurse-1").await));
     assert!(forbidden(i.accounts(&nurse).await.map(drop)));
     assert!(forbidden(i.list_sessions(&nurse, Some("admin-1")).await.map(drop)));
     assert!(i.list_sessions(&nurse, Some("nurse-1")).await.is_ok());
     assert!(forbidden(i.revoke_token(&nurse, "00ff").await));
     let log = w.shelf.log.lock();
-    assert_eq!(log.iter().filter(|(_, _, permitted)| !permitted).count(), 10, "each refusal is in the log");
+    assert_eq!(
+        log.iter().filter(|(_, _, permitted)| !permitted).count(),
+        10,
+        "each refusal is in the log"
+    );
     assert!(log.contains(&("admin-1".into(), Action::TokenIssue, true)));
 }
 
@@ -313,21 +398,35 @@ async fn administrative_acts_are_decided_by_policy_and_logged() {
 async fn a_token_that_cannot_be_logged_is_not_issued() {
     let w = world();
     w.shelf.broken.store(true, Ordering::SeqCst);
-    let issued = w.identity.issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"])).await;
+    let issued = w
+        .identity
+        .issue_token(&job(), &wanted("lab", Role::Service, &["system/*.rs"]))
+        .await;
     assert!(matches!(issued, Err(Fault::Unavailable(_))));
 }
 
 #[tokio::test]
 async fn a_token_agrees_with_the_account_of_its_user() {
     let w = world().with_nurse().await;
-    w.identity.create_account(&job(), &Account::new("p-1", "P", Role::Patient, Some("pat-1"))).await.unwrap();
-    assert!(w.identity.issue_token(&job(), &wanted("nurse-1", Role::Physician, &[])).await.is_err());
+    w.identity
+        .create_account(&job(), &Account::new("p-1", "P", Role::Patient, Some("pat-1")))
+        .await
+        .unwrap();
+    assert!(
+        w.identity
+            .issue_token(&job(), &wanted("nurse-1", Role::Physician, &[]))
+            .await
+            .is_err()
+    );
     let mut patient = wanted("p-1", Role::Patient, &[]);
     patient.patient = Some("pat-2".into());
     assert!(w.identity.issue_token(&job(), &patient).await.is_err());
     patient.patient = Some("pat-1".into());
     let token = w.identity.issue_token(&job(), &patient).await.unwrap();
-    assert_eq!(w.identity.bearer(&token.token).unwrap().patient.as_deref(), Some("pat-1"));
+    assert_eq!(
+        w.identity.bearer(&token.token).unwrap().patient.as_deref(),
+        Some("pat-1")
+    );
 }
 
 #[tokio::test]
@@ -344,7 +443,10 @@ async fn accounts_follow_their_rules() {
         Account::new("a", "X", Role::Patient, Some("../1")),
         Account::new("a", "X", Role::Nurse, Some("pat-1")),
     ];
-    faulty.push(Account { demo: true, ..Account::new("a", "X", Role::Nurse, None) });
+    faulty.push(Account {
+        demo: true,
+        ..Account::new("a", "X", Role::Nurse, None)
+    });
     for account in faulty {
         let made = w.identity.create_account(&job(), &account).await;
         assert!(matches!(made, Err(Fault::Rule(_))), "{account:?}");
@@ -354,14 +456,23 @@ async fn accounts_follow_their_rules() {
 #[tokio::test]
 async fn demo_logins_exist_only_in_a_demo_directory_on_loopback() {
     let w = world().with_nurse().await;
-    assert!(matches!(w.identity.enable_demo(&job()).await, Err(Fault::Rule(_))), "an installation became a demo");
+    assert!(
+        matches!(w.identity.enable_demo(&job()).await, Err(Fault::Rule(_))),
+        "an installation became a demo"
+    );
     assert!(w.identity.sign_in_demo("nurse-1", true, &seen()).await.is_err());
 
     let w = world();
     w.identity.enable_demo(&job()).await.unwrap();
-    let demo = Account { demo: true, ..Account::new("ana", "Ana", Role::Physician, None) };
+    let demo = Account {
+        demo: true,
+        ..Account::new("ana", "Ana", Role::Physician, None)
+    };
     w.identity.create_account(&job(), &demo).await.unwrap();
-    w.identity.create_account(&job(), &Account::new("real", "Real", Role::Physician, None)).await.unwrap();
+    w.identity
+        .create_account(&job(), &Account::new("real", "Real", Role::Physician, None))
+        .await
+        .unwrap();
     assert_eq!(w.identity.demo_logins(true).unwrap(), [demo]);
     assert!(w.identity.demo_logins(false).unwrap().is_empty());
     let opened = w.identity.sign_in_demo("ana", true, &seen()).await.unwrap();
@@ -399,7 +510,10 @@ async fn one_may_end_ones_own_session_and_not_that_of_another() {
     let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
     let id = opened.session.actor.session.clone();
     let other = by(actor("nurse-2", Role::Nurse));
-    assert!(matches!(w.identity.end_session(&other, &id).await, Err(Fault::Forbidden(_))));
+    assert!(matches!(
+        w.identity.end_session(&other, &id).await,
+        Err(Fault::Forbidden(_))
+    ));
     let me = by((*opened.session.actor).clone());
     w.identity.end_session(&me, &id).await.unwrap();
     assert!(w.identity.session(&opened.secret, Activity::Person).is_none());
@@ -419,5 +533,8 @@ fn a_key_that_is_not_there_issues_nothing() {
     let tokens = Tokens::new("x", Arc::new(Gone), &[]);
     let mut wish = wanted("nurse-1", Role::Nurse, &[]);
     wish.ttl_s = PERSON_TTL_MAX_S;
-    assert!(matches!(tokens.issue(&wish, Timestamp(START), &Dice::default()), Err(Refused::Key(_))));
+    assert!(matches!(
+        tokens.issue(&wish, Timestamp(START), &Dice::default()),
+        Err(Refused::Key(_))
+    ));
 }

@@ -99,7 +99,10 @@ impl Sessions {
             active: now,
             network: network.to_owned(),
         };
-        let session = PageSession { actor: Arc::new(actor), csrf };
+        let session = PageSession {
+            actor: Arc::new(actor),
+            csrf,
+        };
         let mut all = self.0.write();
         all.retain(|_, s| !s.ended(now));
         let mine = all.iter().filter(|(_, s)| s.info.user == info.user);
@@ -108,7 +111,13 @@ impl Sessions {
         for (_, key) in mine.iter().take((mine.len() + 1).saturating_sub(PER_USER)) {
             all.remove(key);
         }
-        all.insert(sha256(secret.as_bytes()), Open { session: session.clone(), info });
+        all.insert(
+            sha256(secret.as_bytes()),
+            Open {
+                session: session.clone(),
+                info,
+            },
+        );
         Ok(OpenedSession { secret, session })
     }
 
@@ -185,7 +194,9 @@ mod tests {
 
     fn opened() -> (Sessions, OpenedSession) {
         let sessions = Sessions::default();
-        let opened = sessions.open(actor("nurse-1", Role::Nurse), "10.0.0.1", START, &Dice::default()).unwrap();
+        let opened = sessions
+            .open(actor("nurse-1", Role::Nurse), "10.0.0.1", START, &Dice::default())
+            .unwrap();
         (sessions, opened)
     }
 
@@ -194,9 +205,17 @@ mod tests {
         let (sessions, o) = opened();
         assert!(sessions.find(&o.secret, Activity::Person, after(IDLE_S - 1)).is_some());
         for minute in 1..15 {
-            assert!(sessions.find(&o.secret, Activity::Background, after(IDLE_S - 1 + minute * 60)).is_some());
+            assert!(
+                sessions
+                    .find(&o.secret, Activity::Background, after(IDLE_S - 1 + minute * 60))
+                    .is_some()
+            );
         }
-        assert!(sessions.find(&o.secret, Activity::Background, after(2 * IDLE_S - 1)).is_none());
+        assert!(
+            sessions
+                .find(&o.secret, Activity::Background, after(2 * IDLE_S - 1))
+                .is_none()
+        );
         // It stays ended, even if the clock were set back.
         assert!(sessions.find(&o.secret, Activity::Person, START).is_none());
     }
@@ -213,18 +232,26 @@ mod tests {
     #[test]
     fn secrets_are_long_and_of_one_use_each_and_not_the_public_id() {
         let (sessions, a) = opened();
-        let b = sessions.open(actor("nurse-1", Role::Nurse), "", START, &Dice::from(1000)).unwrap();
+        let b = sessions
+            .open(actor("nurse-1", Role::Nurse), "", START, &Dice::from(1000))
+            .unwrap();
         assert_ne!(a.secret, b.secret);
         assert!(a.secret.len() >= 43, "256 bits in base64url");
         assert_ne!(a.secret, a.session.actor.session);
-        assert!(sessions.find(&a.session.actor.session, Activity::Person, START).is_none());
+        assert!(
+            sessions
+                .find(&a.session.actor.session, Activity::Person, START)
+                .is_none()
+        );
         assert!(sessions.find("", Activity::Person, START).is_none());
     }
 
     #[test]
     fn csrf_tokens_belong_to_one_session() {
         let (sessions, a) = opened();
-        let b = sessions.open(actor("nurse-2", Role::Nurse), "", START, &Dice::from(1000)).unwrap();
+        let b = sessions
+            .open(actor("nurse-2", Role::Nurse), "", START, &Dice::from(1000))
+            .unwrap();
         assert!(Sessions::csrf_matches(&a.session, &a.session.csrf));
         assert!(!Sessions::csrf_matches(&a.session, &b.session.csrf));
         assert!(!Sessions::csrf_matches(&a.session, ""));
@@ -234,8 +261,12 @@ mod tests {
     #[test]
     fn ends_one_or_all_of_a_person_and_lists_the_rest() {
         let (sessions, a) = opened();
-        let b = sessions.open(actor("nurse-2", Role::Nurse), "", after(1), &Dice::from(1000)).unwrap();
-        let c = sessions.open(actor("nurse-2", Role::Nurse), "", after(2), &Dice::from(2000)).unwrap();
+        let b = sessions
+            .open(actor("nurse-2", Role::Nurse), "", after(1), &Dice::from(1000))
+            .unwrap();
+        let c = sessions
+            .open(actor("nurse-2", Role::Nurse), "", after(2), &Dice::from(2000))
+            .unwrap();
         assert_eq!(sessions.list(None, after(3)).len(), 3);
         assert_eq!(sessions.list(Some("nurse-2"), after(3)).len(), 2);
         assert_eq!(sessions.end_of("nurse-2"), 2);
@@ -250,7 +281,14 @@ mod tests {
     fn one_person_cannot_fill_the_memory_with_sessions() {
         let (sessions, first) = opened();
         for n in 0..100 {
-            sessions.open(actor("nurse-1", Role::Nurse), "", after(n), &Dice::from(1000 * n as u64 + 1000)).unwrap();
+            sessions
+                .open(
+                    actor("nurse-1", Role::Nurse),
+                    "",
+                    after(n),
+                    &Dice::from(1000 * n as u64 + 1000),
+                )
+                .unwrap();
         }
         assert_eq!(sessions.list(None, after(100)).len(), PER_USER);
         assert!(sessions.find(&first.secret, Activity::Person, after(100)).is_none());

@@ -158,10 +158,16 @@ struct Key {
 impl Key {
     fn new(public: [u8; 32]) -> Self {
         // RFC 7638 thumbprint of the public key as a JWK (RFC 8037, appendix A.3).
-        let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(public));
+        let jwk = format!(
+            r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
+            URL_SAFE_NO_PAD.encode(public)
+        );
         let kid = URL_SAFE_NO_PAD.encode(sha256(jwk.as_bytes()));
         let header = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","kid":"{kid}"}}"#);
-        Self { header: URL_SAFE_NO_PAD.encode(header), public }
+        Self {
+            header: URL_SAFE_NO_PAD.encode(header),
+            public,
+        }
     }
 }
 
@@ -202,7 +208,12 @@ impl Tokens {
     pub fn new(issuer: &str, signer: Arc<dyn TokenKey>, retired: &[[u8; 32]]) -> Self {
         let mut keys = vec![Key::new(signer.public())];
         keys.extend(retired.iter().copied().map(Key::new));
-        Self { issuer: issuer.to_owned(), signer, keys, state: RwLock::default() }
+        Self {
+            issuer: issuer.to_owned(),
+            signer,
+            keys,
+            state: RwLock::default(),
+        }
     }
 
     /// Issues a token. Whether the one who asks may is decided before, by policy.
@@ -235,7 +246,11 @@ impl Tokens {
         if token.len() > MAX_TOKEN {
             return Err(Refused::Rule("too many scopes for one token"));
         }
-        Ok(Issued { token, jti: claims.jti, expires: Timestamp(claims.exp.saturating_mul(1000)) })
+        Ok(Issued {
+            token,
+            jti: claims.jti,
+            expires: Timestamp(claims.exp.saturating_mul(1000)),
+        })
     }
 
     /// The actor a token stands for. A token seen before costs one hash and one look-up.
@@ -263,7 +278,14 @@ impl Tokens {
         if state.cache.len() >= CACHE_MAX {
             state.cache.clear();
         }
-        state.cache.insert(key, Verified { actor: Arc::clone(&actor), exp: claims.exp, iat: claims.iat });
+        state.cache.insert(
+            key,
+            Verified {
+                actor: Arc::clone(&actor),
+                exp: claims.exp,
+                iat: claims.iat,
+            },
+        );
         Ok(actor)
     }
 
@@ -291,7 +313,8 @@ impl Tokens {
     /// Checks form and signature.
     fn open(&self, token: &str) -> Result<Claims, Invalid> {
         let mut parts = token.split('.');
-        let (Some(header), Some(body), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(header), Some(body), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(Invalid::Malformed);
         };
@@ -309,7 +332,12 @@ impl Tokens {
 
     /// The actor of signed claims. The rules of issuing are checked again: they may have become stricter since.
     fn actor(&self, claims: &Claims) -> Option<Actor> {
-        let scopes = claims.scope.split(' ').filter(|s| !s.is_empty()).map(Scope::parse).collect::<Option<Vec<_>>>()?;
+        let scopes = claims
+            .scope
+            .split(' ')
+            .filter(|s| !s.is_empty())
+            .map(Scope::parse)
+            .collect::<Option<Vec<_>>>()?;
         let wanted = Wanted {
             user: claims.sub.clone(),
             display: claims.name.clone(),
@@ -393,7 +421,11 @@ fn scope_text(scope: &Scope) -> String {
         (Interactions::DELETE, 'd'),
         (Interactions::SEARCH, 's'),
     ];
-    let letters: String = letters.iter().filter(|(bit, _)| scope.interactions.0 & bit != 0).map(|(_, c)| *c).collect();
+    let letters: String = letters
+        .iter()
+        .filter(|(bit, _)| scope.interactions.0 & bit != 0)
+        .map(|(_, c)| *c)
+        .collect();
     format!("{context}/{name}.{letters}")
 }
 

@@ -57,7 +57,9 @@ fn signed(header: &str, body: &str, key: &MemoryKey) -> String {
 
 /// The header and body of a token, as text.
 fn parts(token: &str) -> (String, String) {
-    let mut parts = token.split('.').map(|p| String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(p).unwrap()).into_owned());
+    let mut parts = token
+        .split('.')
+        .map(|p| String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(p).unwrap()).into_owned());
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
@@ -68,7 +70,10 @@ fn a_token_says_who_and_what_and_nothing_more() {
     wanted.patient = Some("pat-1".into());
     let issued = issue(&tokens, &wanted);
     let actor = tokens.verify(&issued.token, NOW).unwrap();
-    assert_eq!((actor.id.as_str(), actor.role, actor.patient.as_deref()), ("u-1", Role::Service, Some("pat-1")));
+    assert_eq!(
+        (actor.id.as_str(), actor.role, actor.patient.as_deref()),
+        ("u-1", Role::Service, Some("pat-1"))
+    );
     assert_eq!(actor.scopes, wanted.scopes);
     assert_eq!(actor.session, issued.jti, "the log names the token by its id");
     assert!(!issued.token.contains(&actor.session));
@@ -79,7 +84,12 @@ fn a_token_says_who_and_what_and_nothing_more() {
 
 #[test]
 fn scopes_read_back_as_written() {
-    for text in ["system/*.cruds", "user/Observation.rs", "patient/MedicationRequest.cu", "system/Patient.d"] {
+    for text in [
+        "system/*.cruds",
+        "user/Observation.rs",
+        "patient/MedicationRequest.cu",
+        "system/Patient.d",
+    ] {
         assert_eq!(scope_text(&Scope::parse(text).unwrap()), text);
     }
 }
@@ -90,9 +100,17 @@ fn a_token_is_void_from_its_last_second_on_cached_or_not() {
     let issued = issue(&tokens, &wish(Role::Nurse, &[]));
     let last = Timestamp(issued.expires.0 - 1);
     assert!(tokens.verify(&issued.token, last).is_ok());
-    assert_eq!(tokens.verify(&issued.token, issued.expires).err(), Some(Invalid::Expired), "from the cache");
+    assert_eq!(
+        tokens.verify(&issued.token, issued.expires).err(),
+        Some(Invalid::Expired),
+        "from the cache"
+    );
     tokens.forget();
-    assert_eq!(tokens.verify(&issued.token, issued.expires).err(), Some(Invalid::Expired), "anew");
+    assert_eq!(
+        tokens.verify(&issued.token, issued.expires).err(),
+        Some(Invalid::Expired),
+        "anew"
+    );
 }
 
 #[test]
@@ -107,7 +125,11 @@ fn a_clock_set_back_a_little_is_forgiven_and_more_is_not() {
 #[test]
 fn wishes_against_the_rules_are_refused() {
     let tokens = tokens();
-    let mut refused = vec![wish(Role::Service, &[]), wish(Role::Patient, &[]), wish(Role::Service, &["patient/*.rs"])];
+    let mut refused = vec![
+        wish(Role::Service, &[]),
+        wish(Role::Patient, &[]),
+        wish(Role::Service, &["patient/*.rs"]),
+    ];
     let change = |f: fn(&mut Wanted)| {
         let mut w = wish(Role::Nurse, &[]);
         f(&mut w);
@@ -188,7 +210,14 @@ fn the_cache_is_bounded() {
     let mut state = tokens.state.write();
     let actor = state.cache.values().next().unwrap().actor.clone();
     for n in 0..CACHE_MAX {
-        state.cache.insert(sha256(&n.to_be_bytes()), Verified { actor: actor.clone(), exp: 0, iat: 0 });
+        state.cache.insert(
+            sha256(&n.to_be_bytes()),
+            Verified {
+                actor: actor.clone(),
+                exp: 0,
+                iat: 0,
+            },
+        );
     }
     drop(state);
     let issued = tokens.issue(&wish(Role::Nurse, &[]), NOW, &dice).unwrap();
@@ -202,7 +231,12 @@ fn no_forged_token_is_accepted() {
     let (tokens, ours, theirs) = (tokens(), MemoryKey::new(1), MemoryKey::new(66));
     let good = issue(&tokens, &wish(Role::Service, &["system/*.cruds"])).token;
     let (header, body) = parts(&good);
-    let kid = header.split("\"kid\":\"").nth(1).unwrap().trim_end_matches("\"}").to_owned();
+    let kid = header
+        .split("\"kid\":\"")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches("\"}")
+        .to_owned();
     assert!(tokens.verify(&good, NOW).is_ok());
     tokens.forget();
     let mut forged: Vec<(String, String)> = Vec::new();
@@ -247,7 +281,10 @@ fn no_forged_token_is_accepted() {
     for h in &headers {
         let input = format!("{}.{}", b64(h), b64(&body));
         forged.push((format!("{h} by another key"), signed(h, &body, &theirs)));
-        forged.push((format!("{h} by HMAC"), format!("{input}.{}", b64(hmac::sign(&secret, input.as_bytes())))));
+        forged.push((
+            format!("{h} by HMAC"),
+            format!("{input}.{}", b64(hmac::sign(&secret, input.as_bytes()))),
+        ));
         forged.push((format!("{h} borrowed signature"), format!("{input}.{true_signature}")));
         forged.push((format!("{h} unsigned"), format!("{input}.")));
         // Even our own key under another header: a key is for one purpose.
@@ -286,8 +323,14 @@ fn no_forged_token_is_accepted() {
         ("\"scope\":\"system/*.cruds\"", "\"scope\":\"system/Everything.r\""),
         ("\"scope\":\"system/*.cruds\"", "\"scope\":\"patient/*.cruds\""),
         ("\"scope\":\"system/*.cruds\"", "\"scope\":[\"system/*.cruds\"]"),
-        ("\"scope\":\"system/*.cruds\"", "\"scope\":\"system/*.cruds\",\"admin\":true"),
-        ("\"scope\":\"system/*.cruds\"", "\"scope\":\"system/*.cruds\",\"patient\":\"pat-1\""),
+        (
+            "\"scope\":\"system/*.cruds\"",
+            "\"scope\":\"system/*.cruds\",\"admin\":true",
+        ),
+        (
+            "\"scope\":\"system/*.cruds\"",
+            "\"scope\":\"system/*.cruds\",\"patient\":\"pat-1\"",
+        ),
         ("\"sub\":\"u-1\"", "\"sub\":\"\""),
         ("\"sub\":\"u-1\"", "\"sub\":\"u/1\""),
         ("\"sub\":\"u-1\",", ""),
@@ -300,7 +343,10 @@ fn no_forged_token_is_accepted() {
         assert_ne!(changed, body, "{from} is not in {body}");
         forged.push((format!("claims {to}"), signed(&header, &changed, &ours)));
         // The same without knowing the key.
-        forged.push((format!("claims {to}, borrowed signature"), format!("{}.{}.{true_signature}", b64(&header), b64(&changed))));
+        forged.push((
+            format!("claims {to}, borrowed signature"),
+            format!("{}.{}.{true_signature}", b64(&header), b64(&changed)),
+        ));
     }
     forged.push(("claims not JSON".into(), signed(&header, "role=service", &ours)));
     forged.push(("claims empty".into(), signed(&header, "", &ours)));
@@ -318,7 +364,10 @@ fn no_forged_token_is_accepted() {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let last = alphabet.find(good.chars().last().unwrap()).unwrap();
     let spare = alphabet.as_bytes()[last ^ 1] as char;
-    forged.push(("spare bits of the signature set".into(), format!("{}{spare}", &good[..good.len() - 1])));
+    forged.push((
+        "spare bits of the signature set".into(),
+        format!("{}{spare}", &good[..good.len() - 1]),
+    ));
     let (head, rest) = good.split_once('.').unwrap();
     for (name, text) in [
         ("padded", format!("{good}==")),
@@ -340,7 +389,10 @@ fn no_forged_token_is_accepted() {
         ("NUL", format!("{good}\0")),
         ("percent", good.replace('.', "%2e")),
         ("full-width dot", good.replace('.', "．")),
-        ("JSON serialization", format!(r#"{{"protected":"{head}","payload":"","signature":"{true_signature}"}}"#)),
+        (
+            "JSON serialization",
+            format!(r#"{{"protected":"{head}","payload":"","signature":"{true_signature}"}}"#),
+        ),
         ("empty", String::new()),
         ("dots", "..".into()),
         ("many dots", ".".repeat(8000)),

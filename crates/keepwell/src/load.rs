@@ -50,7 +50,11 @@ impl Sink for Site {
 /// A file cannot be read. Refused resources are no error here.
 pub async fn files<S: Sink>(sink: &Arc<S>, paths: &[PathBuf], tell: impl Fn(&str)) -> anyhow::Result<Total> {
     let found = source::find(paths)?;
-    let size: u64 = found.iter().filter_map(|f| std::fs::metadata(f).ok()).map(|m| m.len()).sum();
+    let size: u64 = found
+        .iter()
+        .filter_map(|f| std::fs::metadata(f).ok())
+        .map(|m| m.len())
+        .sum();
     let bar = indicatif::ProgressBar::new(size);
     if let Ok(style) = indicatif::ProgressStyle::with_template(
         "{bar:30} {bytes}/{total_bytes} {msg} {elapsed_precise} ETA {eta_precise}",
@@ -62,12 +66,15 @@ pub async fn files<S: Sink>(sink: &Arc<S>, paths: &[PathBuf], tell: impl Fn(&str
     for file in found {
         let (send, mut receive) = tokio::sync::mpsc::channel::<Piece>(AT_ONCE);
         let path = file.clone();
-        let reader = tokio::task::spawn_blocking(move || {
-            source::pieces(&path, |piece| Ok(send.blocking_send(piece).is_ok()))
-        });
+        let reader =
+            tokio::task::spawn_blocking(move || source::pieces(&path, |piece| Ok(send.blocking_send(piece).is_ok())));
         let mut running: VecDeque<tokio::task::JoinHandle<(PathBuf, u64, anyhow::Result<Imported>)>> = VecDeque::new();
         loop {
-            let piece = if running.len() < AT_ONCE { receive.recv().await } else { None };
+            let piece = if running.len() < AT_ONCE {
+                receive.recv().await
+            } else {
+                None
+            };
             if let Some(piece) = piece {
                 let sink = Arc::clone(sink);
                 running.push_back(tokio::spawn(async move {
@@ -96,7 +103,11 @@ fn note(
     done: anyhow::Result<Imported>,
     tell: &impl Fn(&str),
 ) -> anyhow::Result<()> {
-    let place = if line == 0 { file.display().to_string() } else { format!("{}:{line}", file.display()) };
+    let place = if line == 0 {
+        file.display().to_string()
+    } else {
+        format!("{}:{line}", file.display())
+    };
     match done {
         Ok(i) => {
             total.written += u64::from(i.written);

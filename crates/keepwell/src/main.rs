@@ -30,7 +30,10 @@ use std::sync::Arc;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[allow(clippy::disallowed_methods, reason = "the log filter is configuration, and this is the composition root")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the log filter is configuration, and this is the composition root"
+)]
 fn main() -> ExitCode {
     let filter = std::env::var("KEEPWELL_LOG").unwrap_or_else(|_| "info".to_owned());
     tracing_subscriber::fmt()
@@ -77,9 +80,15 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[allow(clippy::disallowed_methods, reason = "these two variables are set by this program for itself at a seal")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "these two variables are set by this program for itself at a seal"
+)]
 fn started_as() -> (bool, bool) {
-    (std::env::var(serve::SEALED).is_ok(), std::env::var(serve::RESUMED).is_ok())
+    (
+        std::env::var(serve::SEALED).is_ok(),
+        std::env::var(serve::RESUMED).is_ok(),
+    )
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -155,19 +164,34 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Keys::Unseal(a) => (a, Op::KeysUnseal),
                 Keys::Rotate(a) => {
                     let new = a.new_passphrase_file.map(std::path::absolute).transpose()?;
-                    (cli::AtData { data: a.data, unlock: a.unlock }, Op::KeysRotate { new_passphrase_file: new })
+                    (
+                        cli::AtData {
+                            data: a.data,
+                            unlock: a.unlock,
+                        },
+                        Op::KeysRotate {
+                            new_passphrase_file: new,
+                        },
+                    )
                 }
             };
             let said = perform(&at.data.data, &at.unlock, op).await?;
             print(&serde_json::to_string_pretty(&said)?)?;
         }
         Command::Erase(a) => {
-            let op = Op::Erase { patient: a.patient, reason: a.reason, yes: a.yes };
+            let op = Op::Erase {
+                patient: a.patient,
+                reason: a.reason,
+                yes: a.yes,
+            };
             let said = perform(&a.data.data, &a.unlock, op).await?;
             print(&serde_json::to_string_pretty(&said)?)?;
         }
         Command::Backup(a) => {
-            let op = Op::Backup { to: std::path::absolute(&a.to)?, keys_to: std::path::absolute(&a.keys_to)? };
+            let op = Op::Backup {
+                to: std::path::absolute(&a.to)?,
+                keys_to: std::path::absolute(&a.keys_to)?,
+            };
             let said = perform(&a.data.data, &a.unlock, op).await?;
             print(&serde_json::to_string_pretty(&said)?)?;
         }
@@ -195,7 +219,12 @@ async fn perform(dir: &Path, unlock: &Unlock, op: Op) -> anyhow::Result<Value> {
 
 async fn verify(dir: &Path, unlock: &Unlock, checkpoint: Option<&Path>) -> anyhow::Result<Value> {
     let checkpoint = checkpoint.map(std::path::absolute).transpose()?;
-    if let Some(said) = socket::ask(dir, &Op::Verify { checkpoint: checkpoint.clone() })? {
+    if let Some(said) = socket::ask(
+        dir,
+        &Op::Verify {
+            checkpoint: checkpoint.clone(),
+        },
+    )? {
         return Ok(said);
     }
     setup::verify_stopped(dir, unlock, checkpoint.as_deref())
@@ -237,7 +266,9 @@ async fn import(a: cli::Import) -> anyhow::Result<ExitCode> {
             load::files(&sink, &a.files, tell).await?
         }
         _ if socket::ask(&a.data.data, &Op::KeysStatus)?.is_some() => {
-            let op = Op::Import { files: a.files.iter().map(std::path::absolute).collect::<Result<_, _>>()? };
+            let op = Op::Import {
+                files: a.files.iter().map(std::path::absolute).collect::<Result<_, _>>()?,
+            };
             let said = socket::ask(&a.data.data, &op)?.context("the server stopped")?;
             for line in said.get("told").and_then(Value::as_array).into_iter().flatten() {
                 tell(line.as_str().unwrap_or_default());
@@ -257,14 +288,20 @@ async fn import(a: cli::Import) -> anyhow::Result<ExitCode> {
             done?
         }
     };
-    print(&json!({
-        "written": total.written,
-        "unchanged": total.unchanged,
-        "refused": total.refused,
-        "bundlesNotLoaded": total.faulty,
+    print(
+        &json!({
+            "written": total.written,
+            "unchanged": total.unchanged,
+            "refused": total.refused,
+            "bundlesNotLoaded": total.faulty,
+        })
+        .to_string(),
+    )?;
+    Ok(if total.faulty == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
-    .to_string())?;
-    Ok(if total.faulty == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn demo(a: cli::Demo) -> anyhow::Result<()> {

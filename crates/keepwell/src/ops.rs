@@ -100,7 +100,13 @@ fn refused(e: Refusal) -> anyhow::Error {
 pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
     let ctx = site.job("command");
     match op {
-        Op::Token { scope, ttl_s, role, user, patient } => token(site, &ctx, &scope, ttl_s, &role, user, patient).await,
+        Op::Token {
+            scope,
+            ttl_s,
+            role,
+            user,
+            patient,
+        } => token(site, &ctx, &scope, ttl_s, &role, user, patient).await,
         Op::Revoke { jti } => {
             site.identity.revoke_token(&ctx, &jti).await?;
             Ok(json!({ "revoked": jti }))
@@ -110,14 +116,26 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             Ok(json!({ "code": code.code, "expires": code.expires.to_string() }))
         }
         Op::Verify { checkpoint } => {
-            site.door.authorize_system(&ctx, Action::AuditVerify).await.map_err(refused)?;
-            site.door.record_act(&ctx, Action::AuditVerify, 0, "").await.map_err(refused)?;
+            site.door
+                .authorize_system(&ctx, Action::AuditVerify)
+                .await
+                .map_err(refused)?;
+            site.door
+                .record_act(&ctx, Action::AuditVerify, 0, "")
+                .await
+                .map_err(refused)?;
             let report = site.door.ledger().verify(checkpoint.as_deref())?;
             Ok(report_json(&report))
         }
         Op::AuditExport { to } => {
-            site.door.authorize_system(&ctx, Action::AuditExport).await.map_err(refused)?;
-            site.door.record_act(&ctx, Action::AuditExport, 0, "").await.map_err(refused)?;
+            site.door
+                .authorize_system(&ctx, Action::AuditExport)
+                .await
+                .map_err(refused)?;
+            site.door
+                .record_act(&ctx, Action::AuditExport, 0, "")
+                .await
+                .map_err(refused)?;
             let ledger = site.door.ledger();
             let note = ledger.with_signer(|origin, signer| {
                 keepwell_continuity::export_log(ledger.store(), &to, origin, signer, &mut |_| {})
@@ -131,20 +149,38 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             }))
         }
         Op::AuditProve { entry } => {
-            site.door.authorize_system(&ctx, Action::AuditProve).await.map_err(refused)?;
-            site.door.record_act(&ctx, Action::AuditProve, 0, "").await.map_err(refused)?;
+            site.door
+                .authorize_system(&ctx, Action::AuditProve)
+                .await
+                .map_err(refused)?;
+            site.door
+                .record_act(&ctx, Action::AuditProve, 0, "")
+                .await
+                .map_err(refused)?;
             let proof = site.door.ledger().proof(entry)?;
             let key = site.door.ledger().verifier_key();
             Ok(json!({ "proof": String::from_utf8_lossy(&proof), "key": key }))
         }
         Op::KeysStatus => {
-            site.door.authorize_system(&ctx, Action::KeysStatus).await.map_err(refused)?;
-            site.door.record_act(&ctx, Action::KeysStatus, 0, "").await.map_err(refused)?;
+            site.door
+                .authorize_system(&ctx, Action::KeysStatus)
+                .await
+                .map_err(refused)?;
+            site.door
+                .record_act(&ctx, Action::KeysStatus, 0, "")
+                .await
+                .map_err(refused)?;
             Ok(status(site))
         }
         Op::KeysRotate { new_passphrase_file } => {
-            site.door.authorize_system(&ctx, Action::KeysRotate).await.map_err(refused)?;
-            site.door.record_act(&ctx, Action::KeysRotate, 0, "").await.map_err(refused)?;
+            site.door
+                .authorize_system(&ctx, Action::KeysRotate)
+                .await
+                .map_err(refused)?;
+            site.door
+                .record_act(&ctx, Action::KeysRotate, 0, "")
+                .await
+                .map_err(refused)?;
             if let Some(file) = new_passphrase_file {
                 let new = keepwell_vault::Passphrase::from_file(&file)
                     .with_context(|| format!("cannot read `{}`", file.display()))?;
@@ -187,7 +223,14 @@ async fn token(
         .split_whitespace()
         .map(|s| Scope::parse(s).with_context(|| format!("`{s}` is not a scope like system/*.cruds")))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let wanted = Wanted { display: user.clone(), user, role, patient, scopes, ttl_s };
+    let wanted = Wanted {
+        display: user.clone(),
+        user,
+        role,
+        patient,
+        scopes,
+        ttl_s,
+    };
     let issued = site.identity.issue_token(ctx, &wanted).await?;
     Ok(json!({ "token": issued.token, "jti": issued.jti, "expires": issued.expires.to_string() }))
 }
@@ -248,7 +291,10 @@ async fn erase(site: &Site, ctx: &Context, patient: &str, reason: &str, yes: boo
 
 async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow::Result<Value> {
     site.door.authorize_system(ctx, Action::Backup).await.map_err(refused)?;
-    site.door.record_act(ctx, Action::Backup, 0, "").await.map_err(refused)?;
+    site.door
+        .record_act(ctx, Action::Backup, 0, "")
+        .await
+        .map_err(refused)?;
     let ledger = site.door.ledger();
     let done = ledger.with_signer(|origin, signer| {
         let options = keepwell_continuity::BackupOptions { origin, signer };
@@ -257,8 +303,11 @@ async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow
     // After the segments: a keyring that is newer than the rows opens them all, an older one might not.
     let keyring = std::fs::read(site.dir.join("keyring")).context("cannot read the keyring")?;
     keepwell_continuity::keyring::copy(&keyring, keys_to, to)?;
-    std::fs::copy(site.dir.join(crate::settings::FILE), keys_to.join(crate::settings::FILE))
-        .context("cannot copy the settings beside the keyring")?;
+    std::fs::copy(
+        site.dir.join(crate::settings::FILE),
+        keys_to.join(crate::settings::FILE),
+    )
+    .context("cannot copy the settings beside the keyring")?;
     Ok(json!({
         "entries": done.size,
         "rows": done.last_rid,

@@ -31,7 +31,11 @@ impl Remote {
         if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
             bail!("a token and records are not sent in clear to another machine: use 127.0.0.1");
         }
-        Ok(Self { host: host.to_owned(), path: format!("/{path}"), token })
+        Ok(Self {
+            host: host.to_owned(),
+            path: format!("/{path}"),
+            token,
+        })
     }
 
     fn post(&self, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
@@ -51,7 +55,11 @@ impl Remote {
         let mut reader = BufReader::new(&stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).context("the server's answer is not HTTP")?;
+        let status = line
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .context("the server's answer is not HTTP")?;
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
@@ -74,7 +82,11 @@ fn transaction(text: &[u8]) -> anyhow::Result<(Vec<u8>, u32)> {
     let mut out = Vec::with_capacity(entries.len());
     for mut e in entries {
         let Some(resource) = e.get("resource") else { continue };
-        let t = resource.get("resourceType").and_then(Value::as_str).context("an entry has no resourceType")?.to_owned();
+        let t = resource
+            .get("resourceType")
+            .and_then(Value::as_str)
+            .context("an entry has no resourceType")?
+            .to_owned();
         let id = resource.get("id").and_then(Value::as_str);
         let request = match (id, e.get("request").and_then(|r| r.get("ifNoneExist"))) {
             (Some(id), _) => json!({ "method": "PUT", "url": format!("{t}/{id}") }),
@@ -87,7 +99,10 @@ fn transaction(text: &[u8]) -> anyhow::Result<(Vec<u8>, u32)> {
         out.push(e);
     }
     let n = u32::try_from(out.len()).unwrap_or(u32::MAX);
-    Ok((serde_json::to_vec(&json!({ "resourceType": "Bundle", "type": "transaction", "entry": out }))?, n))
+    Ok((
+        serde_json::to_vec(&json!({ "resourceType": "Bundle", "type": "transaction", "entry": out }))?,
+        n,
+    ))
 }
 
 impl Sink for Remote {
@@ -96,7 +111,10 @@ impl Sink for Remote {
             let (body, n) = transaction(&text)?;
             let (status, answer) = self.post(&body)?;
             if status == 200 {
-                return Ok(Imported { written: n, ..Imported::default() });
+                return Ok(Imported {
+                    written: n,
+                    ..Imported::default()
+                });
             }
             let outcome: Value = serde_json::from_slice(&answer).unwrap_or_default();
             if status == 401 || status == 403 || status >= 500 {
@@ -108,12 +126,19 @@ impl Sink for Remote {
                 .into_iter()
                 .flatten()
                 .map(|i| {
-                    let place = i.pointer("/expression/0").and_then(Value::as_str).unwrap_or("Bundle").to_owned();
+                    let place = i
+                        .pointer("/expression/0")
+                        .and_then(Value::as_str)
+                        .unwrap_or("Bundle")
+                        .to_owned();
                     let why = i.get("diagnostics").and_then(Value::as_str).unwrap_or_default();
                     (place, vec![Issue::error("invalid", why)])
                 })
                 .collect();
-            Ok(Imported { refused, ..Imported::default() })
+            Ok(Imported {
+                refused,
+                ..Imported::default()
+            })
         })
     }
 }

@@ -84,7 +84,13 @@ async fn bind(served: &Served, settings: &crate::settings::Settings) -> anyhow::
         hosts.push(address.ip().to_string());
         hosts.push("localhost".to_owned());
     }
-    Ok(Bound { listener, address, tls, origin, hosts })
+    Ok(Bound {
+        listener,
+        address,
+        tls,
+        origin,
+        hosts,
+    })
 }
 
 /// Runs until a signal or a seal.
@@ -95,7 +101,11 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     if served.sealed {
         return run_sealed(served).await;
     }
-    let site = Arc::new(Site::open(&served.dir, &served.unlock, served.listen.checkpoint_copy.as_deref())?);
+    let site = Arc::new(Site::open(
+        &served.dir,
+        &served.unlock,
+        served.listen.checkpoint_copy.as_deref(),
+    )?);
     prepare(&site).await?;
     let bound = bind(&served, &site.settings).await?;
     let mut prefix = [0; 4];
@@ -107,7 +117,10 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         hosts: bound.hosts.clone(),
         metrics: keepwell_http::metrics::Metrics::default(),
         ready: AtomicBool::new(true),
-        request_ids: RequestIds { prefix: u32::from_be_bytes(prefix), next: AtomicU64::new(1) },
+        request_ids: RequestIds {
+            prefix: u32::from_be_bytes(prefix),
+            next: AtomicU64::new(1),
+        },
         body_max: BODY_MAX,
         strangers: keepwell_http::fhir::Strangers::default(),
         secure: bound.tls.is_some(),
@@ -137,8 +150,9 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     });
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(address) = &served.listen.metrics {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} for metrics"))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address} for metrics"))?;
         let at = listener.local_addr()?;
         if !listen::is_loopback(&at) {
             bail!("the metrics listener speaks plain HTTP: keep it on loopback");
@@ -147,10 +161,22 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
             members.insert("metrics".to_owned(), Value::from(format!("http://{at}/metrics")));
         }
         let router = keepwell_http::metrics_router(Arc::clone(&app));
-        tasks.spawn(listen::serve(listener, None, router, Bounds::default(), stopped.clone()));
+        tasks.spawn(listen::serve(
+            listener,
+            None,
+            router,
+            Bounds::default(),
+            stopped.clone(),
+        ));
     }
     let router = keepwell_http::router(Arc::clone(&app));
-    tasks.spawn(listen::serve(bound.listener, bound.tls, router, Bounds::default(), stopped.clone()));
+    tasks.spawn(listen::serve(
+        bound.listener,
+        bound.tls,
+        router,
+        Bounds::default(),
+        stopped.clone(),
+    ));
 
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = {
@@ -215,7 +241,10 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn any(&mut self) {
@@ -232,7 +261,13 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let bound = bind(&served, &settings).await?;
     let (stop, stopped) = watch::channel(false);
     let router: Router = keepwell_http::sealed_router();
-    let serving = tokio::spawn(listen::serve(bound.listener, bound.tls, router, Bounds::default(), stopped));
+    let serving = tokio::spawn(listen::serve(
+        bound.listener,
+        bound.tls,
+        router,
+        Bounds::default(),
+        stopped,
+    ));
     let (unseal, mut unsealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = move |op: Op| {
         let unseal = unseal.clone();
@@ -270,7 +305,12 @@ fn again(served: &Served, port: u16, sealed: bool) -> anyhow::Error {
     let program = Path::new("/proc/self/exe");
     let program = std::fs::read_link(program).unwrap_or_else(|_| program.to_owned());
     let mut arguments = served.arguments.clone();
-    let host = served.listen.listen.rsplit_once(':').map_or("127.0.0.1", |(h, _)| h).to_owned();
+    let host = served
+        .listen
+        .listen
+        .rsplit_once(':')
+        .map_or("127.0.0.1", |(h, _)| h)
+        .to_owned();
     // The last --listen wins over one given before.
     arguments.retain(|a| !a.starts_with("--listen="));
     if let Some(at) = arguments.iter().position(|a| a == "--listen") {

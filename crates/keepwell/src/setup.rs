@@ -48,7 +48,10 @@ pub async fn init(a: &Init) -> anyhow::Result<()> {
     for path in &a.era_copy {
         let path = std::path::absolute(path)?;
         if path.starts_with(&dir) {
-            bail!("--era-copy `{}` is inside the data directory: it would be lost and stolen with it", path.display());
+            bail!(
+                "--era-copy `{}` is inside the data directory: it would be lost and stolen with it",
+                path.display()
+            );
         }
         era_copies.push(path);
     }
@@ -86,7 +89,9 @@ pub async fn init(a: &Init) -> anyhow::Result<()> {
     print(&format!("administrator code: {}", code.code))?;
     if settings.era_copies.is_empty() {
         say("");
-        say("WARNING: there is no second ERA place. Patients cannot be erased, and if the `era` file is lost the whole");
+        say(
+            "WARNING: there is no second ERA place. Patients cannot be erased, and if the `era` file is lost the whole",
+        );
         say("record is lost. Run `init` again in an empty directory with --era-copy PATH on another disk.");
     }
     say(&format!("Serve it: keepwell serve --data {}", dir.display()));
@@ -136,16 +141,32 @@ pub async fn fill_demo(site: &Site, seed: u64, patients: usize) -> anyhow::Resul
         }
     }
     let mark = format!("demo-{seed}-{patients}");
-    if site.door.document("import-progress", &mark).map_err(|e| anyhow::anyhow!("{e}"))?.is_none() {
+    if site
+        .door
+        .document("import-progress", &mark)
+        .map_err(|e| anyhow::anyhow!("{e}"))?
+        .is_none()
+    {
         let ctx = site.job("demo-import");
         for bundle in world::bundles(seed, patients) {
-            let done = site.door.import(&ctx, bundle.as_bytes()).await.map_err(|e| anyhow::anyhow!("{e:?}"))?;
+            let done = site
+                .door
+                .import(&ctx, bundle.as_bytes())
+                .await
+                .map_err(|e| anyhow::anyhow!("{e:?}"))?;
             if let Some((name, issues)) = done.refused.first() {
                 bail!("the demo data is refused at {name}: {issues:?}");
             }
         }
         site.door
-            .put_document(&ctx, keepwell_policy::Action::Import, "import-progress", &mark, Some("{}"), false)
+            .put_document(
+                &ctx,
+                keepwell_policy::Action::Import,
+                "import-progress",
+                &mark,
+                Some("{}"),
+                false,
+            )
             .await
             .map_err(|e| anyhow::anyhow!("{e}"))?;
     }
@@ -228,12 +249,18 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
     let own = std::fs::read_to_string(export.join("key")).ok();
     let trusted: Vec<_> = key
         .or(own.as_deref().map(str::trim))
-        .map(|k| keepwell_audit::note::VerifierKey::parse(k).context("the verifier key (--key, or `key` in the export) is not one"))
+        .map(|k| {
+            keepwell_audit::note::VerifierKey::parse(k)
+                .context("the verifier key (--key, or `key` in the export) is not one")
+        })
         .transpose()?
         .into_iter()
         .collect();
-    let options =
-        keepwell_audit::export::Options { trusted: &trusted, outside: &outside, ..Default::default() };
+    let options = keepwell_audit::export::Options {
+        trusted: &trusted,
+        outside: &outside,
+        ..Default::default()
+    };
     let report = keepwell_audit::export::verify_export(export, &options);
     let findings: Vec<String> = report.problems.iter().map(|p| format!("{p:?}")).collect();
     Ok(serde_json::json!({
@@ -251,15 +278,23 @@ pub fn restore(a: &Restore) -> anyhow::Result<()> {
     let dir = std::path::absolute(&a.data.data)?;
     make_dir(&dir)?;
     let options = keepwell_continuity::RestoreOptions::default();
-    let restored = keepwell_continuity::restore(&a.from, &dir, &options, &mut |_| {})
-        .context("the backup was not restored")?;
+    let restored =
+        keepwell_continuity::restore(&a.from, &dir, &options, &mut |_| {}).context("the backup was not restored")?;
     let keyring = keepwell_continuity::keyring::read(&a.keys_from).context("cannot read the keyring's copy")?;
     keepwell_vault::replace_file(&dir.join("keyring"), &keyring).context("cannot place the keyring")?;
     let era = std::fs::read(&a.era_from).with_context(|| format!("cannot read `{}`", a.era_from.display()))?;
     keepwell_vault::replace_file(&dir.join("era"), &era).context("cannot place the ERA")?;
     let mut settings = Settings::read(&a.keys_from)?;
-    settings.era_copies = if a.era_copy.is_empty() { vec![a.era_from.clone()] } else { a.era_copy.clone() };
-    settings.era_copies = settings.era_copies.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    settings.era_copies = if a.era_copy.is_empty() {
+        vec![a.era_from.clone()]
+    } else {
+        a.era_copy.clone()
+    };
+    settings.era_copies = settings
+        .era_copies
+        .iter()
+        .map(std::path::absolute)
+        .collect::<Result<_, _>>()?;
     settings.keyring_copy = None;
     match (&a.new_passphrase_file, &a.unlock.passphrase_file) {
         (Some(path), _) | (None, Some(path)) => {
@@ -273,17 +308,25 @@ pub fn restore(a: &Restore) -> anyhow::Result<()> {
     settings.write(&dir)?;
     let site = Site::open(&dir, &a.unlock, None)?;
     if let Some(path) = &a.new_passphrase_file {
-        let new = keepwell_vault::Passphrase::from_file(path)
-            .with_context(|| format!("cannot read `{}`", path.display()))?;
+        let new =
+            keepwell_vault::Passphrase::from_file(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         site.door.ledger().rotate_custody(&new)?;
     }
     let report = site.door.ledger().verify(None)?;
     site.door.ledger().stop();
     print(&ops::report_json(&report).to_string())?;
     if !report.ok {
-        bail!("the restored record does not verify; it is kept in `{}` for inspection", dir.display());
+        bail!(
+            "the restored record does not verify; it is kept in `{}` for inspection",
+            dir.display()
+        );
     }
-    say(&format!("restored {} rows and {} log entries; serve it: keepwell serve --data {}", restored.rows, restored.size, dir.display()));
+    say(&format!(
+        "restored {} rows and {} log entries; serve it: keepwell serve --data {}",
+        restored.rows,
+        restored.size,
+        dir.display()
+    ));
     Ok(())
 }
 

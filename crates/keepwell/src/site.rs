@@ -33,7 +33,9 @@ pub struct Site {
 pub fn custodian(dir: &Path, settings: &Settings, unlock: &Unlock) -> anyhow::Result<Box<dyn Custodian>> {
     if let Some(path) = &unlock.recovery_key_file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        return Ok(Box::new(RecoveryKey::parse(text.trim()).context("this is not a recovery key")?));
+        return Ok(Box::new(
+            RecoveryKey::parse(text.trim()).context("this is not a recovery key")?,
+        ));
     }
     let custody = match (&unlock.passphrase_file, &unlock.credential) {
         (Some(path), _) => Custody::PassphraseFile(path.clone()),
@@ -52,13 +54,18 @@ pub fn custodian(dir: &Path, settings: &Settings, unlock: &Unlock) -> anyhow::Re
     })
 }
 
-#[allow(clippy::disallowed_methods, reason = "systemd passes credentials by this variable; read here only")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "systemd passes credentials by this variable; read here only"
+)]
 fn credential(name: &str) -> anyhow::Result<Passphrase> {
     if name.contains('/') {
         bail!("a credential has a name, not a path");
     }
     let Ok(folder) = std::env::var("CREDENTIALS_DIRECTORY") else {
-        bail!("there is no $CREDENTIALS_DIRECTORY: start the service by systemd with LoadCredentialEncrypted={name}:...");
+        bail!(
+            "there is no $CREDENTIALS_DIRECTORY: start the service by systemd with LoadCredentialEncrypted={name}:..."
+        );
     };
     let path = Path::new(&folder).join(name);
     Passphrase::from_file(&path).with_context(|| format!("cannot read the credential `{name}`"))
@@ -123,7 +130,12 @@ impl Site {
             clock,
             entropy: Arc::new(SystemEntropy),
         })?);
-        Ok(Self { dir: dir.to_owned(), settings, door, identity })
+        Ok(Self {
+            dir: dir.to_owned(),
+            settings,
+            door,
+            identity,
+        })
     }
 
     /// The request facts of a named job of this installation.
@@ -172,7 +184,11 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
 struct DoorDocuments(Arc<Door>);
 
 fn document_error(e: &Refusal) -> DocumentError {
-    if e.status == 412 { DocumentError::Exists } else { DocumentError::Unavailable }
+    if e.status == 412 {
+        DocumentError::Exists
+    } else {
+        DocumentError::Unavailable
+    }
 }
 
 impl Documents for DoorDocuments {
@@ -186,7 +202,10 @@ impl Documents for DoorDocuments {
         absent: bool,
     ) -> BoxFuture<'a, Result<(), DocumentError>> {
         Box::pin(async move {
-            self.0.put_document(by, action, kind, id, text, absent).await.map_err(|e| document_error(&e))
+            self.0
+                .put_document(by, action, kind, id, text, absent)
+                .await
+                .map_err(|e| document_error(&e))
         })
     }
 

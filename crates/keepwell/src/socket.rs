@@ -60,7 +60,9 @@ where
             }
             let said = match serde_json::from_str::<Op>(&line) {
                 Ok(op) => answer(op).await,
-                Err(_) => Err(anyhow!("the running server does not know this command: it is another version")),
+                Err(_) => Err(anyhow!(
+                    "the running server does not know this command: it is another version"
+                )),
             };
             let text = match said {
                 Ok(v) => json!({ "ok": v }),
@@ -76,11 +78,17 @@ where
 /// # Errors
 /// What the server says.
 pub fn ask(dir: &Path, op: &Op) -> anyhow::Result<Option<Value>> {
-    let Ok(folder) = std::fs::File::open(dir) else { return Ok(None) };
-    let Ok(mut stream) = UnixStream::connect(short(&folder)) else { return Ok(None) };
+    let Ok(folder) = std::fs::File::open(dir) else {
+        return Ok(None);
+    };
+    let Ok(mut stream) = UnixStream::connect(short(&folder)) else {
+        return Ok(None);
+    };
     stream.write_all(format!("{}\n", serde_json::to_string(op)?).as_bytes())?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).context("the running server did not answer")?;
+    BufReader::new(stream)
+        .read_line(&mut line)
+        .context("the running server did not answer")?;
     let said: Value = serde_json::from_str(&line).context("the running server stopped before it answered")?;
     match (said.get("ok"), said.get("error").and_then(Value::as_str)) {
         (Some(v), _) => Ok(Some(v.clone())),

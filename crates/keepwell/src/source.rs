@@ -37,8 +37,14 @@ pub fn find(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         bail!("nothing to load: no .json or .ndjson file (plain, .gz or .zst) was found");
     }
     out.sort_by_key(|p| {
-        let name = p.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
-        (!(name.starts_with("hospital") || name.starts_with("practitioner")), p.clone())
+        let name = p
+            .file_name()
+            .map(|n| n.to_string_lossy().to_lowercase())
+            .unwrap_or_default();
+        (
+            !(name.starts_with("hospital") || name.starts_with("practitioner")),
+            p.clone(),
+        )
     });
     Ok(out)
 }
@@ -103,14 +109,26 @@ pub fn pieces(path: &Path, mut take: impl FnMut(Piece) -> anyhow::Result<bool>) 
     let unreadable = || format!("cannot unpack `{}`", path.display());
     if lines == Lines::Whole {
         let mut text = Vec::new();
-        reader.by_ref().take(TEXT_MAX + 1).read_to_end(&mut text).with_context(unreadable)?;
+        reader
+            .by_ref()
+            .take(TEXT_MAX + 1)
+            .read_to_end(&mut text)
+            .with_context(unreadable)?;
         too_long(&text, path, 0)?;
-        take(Piece { file: path.to_owned(), line: 0, text })?;
+        take(Piece {
+            file: path.to_owned(),
+            line: 0,
+            text,
+        })?;
         return Ok(());
     }
     for line in 1.. {
         let mut text = Vec::new();
-        reader.by_ref().take(TEXT_MAX + 1).read_until(b'\n', &mut text).with_context(unreadable)?;
+        reader
+            .by_ref()
+            .take(TEXT_MAX + 1)
+            .read_until(b'\n', &mut text)
+            .with_context(unreadable)?;
         if text.is_empty() {
             break;
         }
@@ -118,7 +136,11 @@ pub fn pieces(path: &Path, mut take: impl FnMut(Piece) -> anyhow::Result<bool>) 
         if text.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        if !take(Piece { file: path.to_owned(), line, text })? {
+        if !take(Piece {
+            file: path.to_owned(),
+            line,
+            text,
+        })? {
             break;
         }
     }
@@ -127,7 +149,11 @@ pub fn pieces(path: &Path, mut take: impl FnMut(Piece) -> anyhow::Result<bool>) 
 
 fn too_long(text: &[u8], path: &Path, line: u64) -> anyhow::Result<()> {
     if text.len() as u64 > TEXT_MAX {
-        bail!("`{}` line {line}: longer than {} MB unpacked; it is not read", path.display(), TEXT_MAX >> 20);
+        bail!(
+            "`{}` line {line}: longer than {} MB unpacked; it is not read",
+            path.display(),
+            TEXT_MAX >> 20
+        );
     }
     Ok(())
 }

@@ -18,7 +18,8 @@ pub fn make_local(dir: &Path, name: &str) -> anyhow::Result<()> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::new())?;
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    ca.distinguished_name.push(rcgen::DnType::CommonName, format!("Keepwell local CA of {name}"));
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, format!("Keepwell local CA of {name}"));
     ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
     let ca_certificate = ca.self_signed(&ca_key)?;
     let mut names = vec![name.to_owned()];
@@ -36,8 +37,12 @@ pub fn make_local(dir: &Path, name: &str) -> anyhow::Result<()> {
     let certificate = server.signed_by(&key, &issuer)?;
     std::fs::write(dir.join("ca.pem"), ca_certificate.pem())?;
     std::fs::write(dir.join("server.pem"), certificate.pem())?;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(dir.join("server.key"))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(dir.join("server.key"))?;
     file.write_all(key.serialize_pem().as_bytes())?;
     Ok(())
 }
@@ -56,11 +61,12 @@ pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<rustls::Server
     }
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("cannot read the certificate's key `{}`", key.display()))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("certificate and key do not fit together")?;
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .context("certificate and key do not fit together")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -33,7 +33,13 @@ pub struct StaffAccount {
 /// One login per role of the workforce, and one patient.
 #[must_use]
 pub fn staff() -> Vec<StaffAccount> {
-    let account = |user, display, role, try_this| StaffAccount { user, display, role, patient: None, try_this };
+    let account = |user, display, role, try_this| StaffAccount {
+        user,
+        display,
+        role,
+        patient: None,
+        try_this,
+    };
     vec![
         account(
             "amara.okafor",
@@ -106,7 +112,10 @@ pub fn bundles(seed: u64, patients: usize) -> impl Iterator<Item = String> {
 }
 
 fn lines(packed: &[u8]) -> Vec<String> {
-    let text = zstd::decode_all(packed).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
+    let text = zstd::decode_all(packed)
+        .ok()
+        .and_then(|b| String::from_utf8(b).ok())
+        .unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
@@ -116,38 +125,175 @@ const DOCTOR: &str = "Practitioner/a2c6fcf2-1fe5-58aa-b9ca-1d57e22e31ec";
 const NURSE: &str = "Practitioner/d4b89900-9f8d-5be2-b537-fe4329121887";
 const HOUSE: &str = "Organization/69d05e25-0df7-5958-a7ea-a10de4d5d44e";
 const LABORATORY: &str = "Organization/6dcc8fac-1023-502f-afaf-fb7806875b0d";
-const INSURERS: [&str; 2] =
-    ["Organization/edbf74fd-7524-5a60-9b1c-90ad6b5c18d5", "Organization/ab0705d1-6383-5991-95ef-66f64f0503d4"];
+const INSURERS: [&str; 2] = [
+    "Organization/edbf74fd-7524-5a60-9b1c-90ad6b5c18d5",
+    "Organization/ab0705d1-6383-5991-95ef-66f64f0503d4",
+];
 
 /// The clinic's calendar ends here.
 const LAST_DAY: (i64, u32, u32) = (2026, 11, 20);
 
 const FEMALE: &[&str] = &[
-    "Adaeze", "Agnieszka", "Aïcha", "Beatriz", "Chloé", "Dilnoza", "Ebru", "Fiona", "Grace", "Hadiza", "Inés", "Jana",
-    "Keiko", "Leila", "Małgorzata", "Nadia", "Olga", "Parisa", "Quỳnh", "Ruth", "Siobhán", "Tereza", "Uma", "Vesna",
-    "Wanda", "Xiomara", "Yara", "Zsófia", "Θεοδώρα", "Наталія", "惠美", "नेहा",
+    "Adaeze",
+    "Agnieszka",
+    "Aïcha",
+    "Beatriz",
+    "Chloé",
+    "Dilnoza",
+    "Ebru",
+    "Fiona",
+    "Grace",
+    "Hadiza",
+    "Inés",
+    "Jana",
+    "Keiko",
+    "Leila",
+    "Małgorzata",
+    "Nadia",
+    "Olga",
+    "Parisa",
+    "Quỳnh",
+    "Ruth",
+    "Siobhán",
+    "Tereza",
+    "Uma",
+    "Vesna",
+    "Wanda",
+    "Xiomara",
+    "Yara",
+    "Zsófia",
+    "Θεοδώρα",
+    "Наталія",
+    "惠美",
+    "नेहा",
 ];
 const MALE: &[&str] = &[
-    "Abebe", "Björn", "Chidi", "Diego", "Emre", "François", "Giorgi", "Hiroshi", "Ibrahim", "João", "Kwame", "Luca",
-    "Mateusz", "Nikolai", "Oskar", "Pedro", "Quentin", "Rashid", "Søren", "Tuan", "Umar", "Václav", "William", "Xavier",
-    "Yusuf", "Zoltán", "Γιώργος", "Андрій", "健太", "अर्जुन",
+    "Abebe",
+    "Björn",
+    "Chidi",
+    "Diego",
+    "Emre",
+    "François",
+    "Giorgi",
+    "Hiroshi",
+    "Ibrahim",
+    "João",
+    "Kwame",
+    "Luca",
+    "Mateusz",
+    "Nikolai",
+    "Oskar",
+    "Pedro",
+    "Quentin",
+    "Rashid",
+    "Søren",
+    "Tuan",
+    "Umar",
+    "Václav",
+    "William",
+    "Xavier",
+    "Yusuf",
+    "Zoltán",
+    "Γιώργος",
+    "Андрій",
+    "健太",
+    "अर्जुन",
 ];
 const FAMILY: &[&str] = &[
-    "Abernathy", "Adeleke", "Bielińska", "Castañeda", "Çelik", "D'Angelo", "Eriksen", "Fernández", "Ghorbani", "Horváth",
-    "Ibáñez", "Jankauskas", "Kowalczyk", "Lefèvre", "Mbeki", "Nakamura", "Nguyễn", "O'Sullivan", "Öztürk", "Petrov",
-    "Quispe", "Rasmussen", "Šimůnek", "Tremblay", "Ueda", "van der Berg", "Wanjiku", "Ximenes", "Yılmaz", "Zieliński",
-    "Παπαδοπούλου", "Коваленко", "佐藤", "वर्मा", "김",
+    "Abernathy",
+    "Adeleke",
+    "Bielińska",
+    "Castañeda",
+    "Çelik",
+    "D'Angelo",
+    "Eriksen",
+    "Fernández",
+    "Ghorbani",
+    "Horváth",
+    "Ibáñez",
+    "Jankauskas",
+    "Kowalczyk",
+    "Lefèvre",
+    "Mbeki",
+    "Nakamura",
+    "Nguyễn",
+    "O'Sullivan",
+    "Öztürk",
+    "Petrov",
+    "Quispe",
+    "Rasmussen",
+    "Šimůnek",
+    "Tremblay",
+    "Ueda",
+    "van der Berg",
+    "Wanjiku",
+    "Ximenes",
+    "Yılmaz",
+    "Zieliński",
+    "Παπαδοπούλου",
+    "Коваленко",
+    "佐藤",
+    "वर्मा",
+    "김",
 ];
 /// ICD-10-CM code and display, RxNorm ingredient and its name, dose text.
 const PROBLEMS: &[(&str, &str, &str, &str, &str)] = &[
-    ("I10", "Essential (primary) hypertension", "29046", "lisinopril", "10 mg in the morning"),
-    ("E11.9", "Type 2 diabetes mellitus without complications", "6809", "metformin", "500 mg twice a day"),
-    ("E78.5", "Hyperlipidemia, unspecified", "83367", "atorvastatin", "20 mg in the evening"),
-    ("E03.9", "Hypothyroidism, unspecified", "10582", "levothyroxine", "50 mcg before breakfast"),
-    ("J45.20", "Mild intermittent asthma, uncomplicated", "435", "albuterol", "two puffs when wheezing"),
-    ("F32.9", "Major depressive disorder, single episode, unspecified", "36437", "sertraline", "50 mg in the morning"),
-    ("M54.50", "Low back pain, unspecified", "5640", "ibuprofen", "400 mg with food if needed"),
-    ("K21.9", "Gastro-esophageal reflux disease without esophagitis", "7646", "omeprazole", "20 mg before breakfast"),
+    (
+        "I10",
+        "Essential (primary) hypertension",
+        "29046",
+        "lisinopril",
+        "10 mg in the morning",
+    ),
+    (
+        "E11.9",
+        "Type 2 diabetes mellitus without complications",
+        "6809",
+        "metformin",
+        "500 mg twice a day",
+    ),
+    (
+        "E78.5",
+        "Hyperlipidemia, unspecified",
+        "83367",
+        "atorvastatin",
+        "20 mg in the evening",
+    ),
+    (
+        "E03.9",
+        "Hypothyroidism, unspecified",
+        "10582",
+        "levothyroxine",
+        "50 mcg before breakfast",
+    ),
+    (
+        "J45.20",
+        "Mild intermittent asthma, uncomplicated",
+        "435",
+        "albuterol",
+        "two puffs when wheezing",
+    ),
+    (
+        "F32.9",
+        "Major depressive disorder, single episode, unspecified",
+        "36437",
+        "sertraline",
+        "50 mg in the morning",
+    ),
+    (
+        "M54.50",
+        "Low back pain, unspecified",
+        "5640",
+        "ibuprofen",
+        "400 mg with food if needed",
+    ),
+    (
+        "K21.9",
+        "Gastro-esophageal reflux disease without esophagitis",
+        "7646",
+        "omeprazole",
+        "20 mg before breakfast",
+    ),
 ];
 const SHORT: &[(&str, &str)] = &[
     ("J06.9", "Acute upper respiratory infection, unspecified"),
@@ -163,13 +309,67 @@ const ALLERGIES: &[(&str, &str, &str, &str)] = &[
     ("5640", "ibuprofen", "Swollen eyelids", "moderate"),
 ];
 /// LOINC code, display, unit, UCUM code, low, high, usual value, spread.
-type Lab = (&'static str, &'static str, &'static str, &'static str, f64, f64, f64, f64);
+type Lab = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    f64,
+    f64,
+    f64,
+    f64,
+);
 const LABS: &[Lab] = &[
-    ("2345-7", "Glucose [Mass/volume] in Serum or Plasma", "mg/dL", "mg/dL", 70.0, 99.0, 92.0, 14.0),
-    ("2160-0", "Creatinine [Mass/volume] in Serum or Plasma", "mg/dL", "mg/dL", 0.6, 1.2, 0.9, 0.2),
-    ("2823-3", "Potassium [Moles/volume] in Serum or Plasma", "mmol/L", "mmol/L", 3.5, 5.1, 4.2, 0.5),
-    ("2951-2", "Sodium [Moles/volume] in Serum or Plasma", "mmol/L", "mmol/L", 136.0, 145.0, 140.0, 2.5),
-    ("718-7", "Hemoglobin [Mass/volume] in Blood", "g/dL", "g/dL", 12.0, 17.0, 13.9, 1.2),
+    (
+        "2345-7",
+        "Glucose [Mass/volume] in Serum or Plasma",
+        "mg/dL",
+        "mg/dL",
+        70.0,
+        99.0,
+        92.0,
+        14.0,
+    ),
+    (
+        "2160-0",
+        "Creatinine [Mass/volume] in Serum or Plasma",
+        "mg/dL",
+        "mg/dL",
+        0.6,
+        1.2,
+        0.9,
+        0.2,
+    ),
+    (
+        "2823-3",
+        "Potassium [Moles/volume] in Serum or Plasma",
+        "mmol/L",
+        "mmol/L",
+        3.5,
+        5.1,
+        4.2,
+        0.5,
+    ),
+    (
+        "2951-2",
+        "Sodium [Moles/volume] in Serum or Plasma",
+        "mmol/L",
+        "mmol/L",
+        136.0,
+        145.0,
+        140.0,
+        2.5,
+    ),
+    (
+        "718-7",
+        "Hemoglobin [Mass/volume] in Blood",
+        "g/dL",
+        "g/dL",
+        12.0,
+        17.0,
+        13.9,
+        1.2,
+    ),
 ];
 const VACCINES: &[(&str, &str)] = &[
     ("140", "Influenza, seasonal, injectable, preservative free"),
@@ -208,7 +408,9 @@ impl Dice {
     }
 
     fn pick<T: Copy + Default>(&mut self, list: &[T]) -> T {
-        list.get(self.below(list.len() as u64) as usize).copied().unwrap_or_default()
+        list.get(self.below(list.len() as u64) as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// A version 8 UUID (RFC 9562) whose first digit is a letter, so that no id is all digits.
@@ -275,7 +477,9 @@ struct Visit {
 }
 
 fn loinc(code: &str, display: &str) -> String {
-    format!(r#"{{"coding":[{{"system":"http://loinc.org","code":"{code}","display":"{display}"}}],"text":"{display}"}}"#)
+    format!(
+        r#"{{"coding":[{{"system":"http://loinc.org","code":"{code}","display":"{display}"}}],"text":"{display}"}}"#
+    )
 }
 
 fn quantity(value: &str, unit: &str, ucum: &str) -> String {
@@ -303,12 +507,23 @@ fn patient(seed: u64, n: u64) -> String {
     let born = last - dice.between(200, 34_000);
     let died = (last - born > 25_000 && dice.below(6) == 0).then(|| last - dice.between(10, 1500));
     let end = died.unwrap_or(last);
-    let mut out = Out { text: String::with_capacity(96 * 1024), dice, patient: format!("Patient/{id}") };
-    out.text.push_str(r#"{"resourceType":"Bundle","type":"transaction","entry":["#);
+    let mut out = Out {
+        text: String::with_capacity(96 * 1024),
+        dice,
+        patient: format!("Patient/{id}"),
+    };
+    out.text
+        .push_str(r#"{"resourceType":"Bundle","type":"transaction","entry":["#);
 
-    let (street, phone, ssn) = (out.dice.between(1, 240), out.dice.between(100, 199), out.dice.between(1000, 9999));
+    let (street, phone, ssn) = (
+        out.dice.between(1, 240),
+        out.dice.between(100, 199),
+        out.dice.between(1000, 9999),
+    );
     let group = out.dice.between(10, 99);
-    let deceased = died.map(|d| format!(r#","deceasedDateTime":"{}""#, date(d))).unwrap_or_default();
+    let deceased = died
+        .map(|d| format!(r#","deceasedDateTime":"{}""#, date(d)))
+        .unwrap_or_default();
     out.put(
         "Patient",
         &id,
@@ -354,7 +569,13 @@ fn patient(seed: u64, n: u64) -> String {
         let grown = (age / 17.0).clamp(0.07, 1.0);
         weight += out.dice.bell() * 0.6;
         let visit = visit(&mut out, day, age);
-        measure(&mut out, &visit, weight * grown.powf(1.4), height * grown.powf(0.6), high * (0.7 + 0.3 * grown));
+        measure(
+            &mut out,
+            &visit,
+            weight * grown.powf(1.4),
+            height * grown.powf(0.6),
+            high * (0.7 + 0.3 * grown),
+        );
         if age > 25.0 && out.dice.below(3) == 0 {
             laboratory(&mut out, &visit, ill > 0);
         }
@@ -410,7 +631,11 @@ fn visit(out: &mut Out, day: i64, age: f64) -> Visit {
         out.patient,
         hour + 1
     );
-    Visit { encounter: out.add("Encounter", &fields), day, start }
+    Visit {
+        encounter: out.add("Encounter", &fields),
+        day,
+        start,
+    }
 }
 
 fn measure(out: &mut Out, visit: &Visit, weight: f64, height: f64, high: f64) {
@@ -421,7 +646,14 @@ fn measure(out: &mut Out, visit: &Visit, weight: f64, height: f64, high: f64) {
     if out.dice.below(3) == 0 {
         out.measurement(visit, "8302-2", "Body height", "cm", "cm", &format!("{height:.1}"));
         let bmi = weight / (height / 100.0).powi(2);
-        out.measurement(visit, "39156-5", "Body mass index (BMI) [Ratio]", "kg/m2", "kg/m2", &format!("{bmi:.1}"));
+        out.measurement(
+            visit,
+            "39156-5",
+            "Body mass index (BMI) [Ratio]",
+            "kg/m2",
+            "kg/m2",
+            &format!("{bmi:.1}"),
+        );
     }
     out.measurement(visit, "8867-4", "Heart rate", "/min", "/min", &format!("{pulse:.0}"));
     let fields = format!(
@@ -441,8 +673,18 @@ fn laboratory(out: &mut Out, visit: &Visit, ill: bool) {
     let mut results = String::new();
     for (code, display, unit, ucum, low, high, usual, spread) in LABS.iter().copied() {
         let value = usual + out.dice.bell() * spread * 0.6 + if ill { spread * 0.4 } else { 0.0 };
-        let flag = if value < low { "L" } else if value > high { "H" } else { "N" };
-        let value = if spread >= 10.0 { format!("{value:.0}") } else { format!("{value:.1}") };
+        let flag = if value < low {
+            "L"
+        } else if value > high {
+            "H"
+        } else {
+            "N"
+        };
+        let value = if spread >= 10.0 {
+            format!("{value:.0}")
+        } else {
+            format!("{value:.1}")
+        };
         let fields = format!(
             r#",{}"category":[{}],"code":{},"performer":[{{"reference":"{LABORATORY}"}}],"valueQuantity":{},"interpretation":[{}],"referenceRange":[{{"low":{},"high":{}}}]"#,
             out.about(visit),
@@ -454,7 +696,11 @@ fn laboratory(out: &mut Out, visit: &Visit, ill: bool) {
             quantity(&high.to_string(), unit, ucum)
         );
         let observation = out.add("Observation", &fields);
-        let _ = write!(results, r#"{}{{"reference":"{observation}"}}"#, if results.is_empty() { "" } else { "," });
+        let _ = write!(
+            results,
+            r#"{}{{"reference":"{observation}"}}"#,
+            if results.is_empty() { "" } else { "," }
+        );
     }
     let fields = format!(
         r#",{}"category":[{}],"code":{},"performer":[{{"reference":"{LABORATORY}"}}],"result":[{results}]"#,
@@ -495,7 +741,10 @@ mod tests {
         let bundle = parse(line).unwrap();
         assert_eq!(bundle.str("type"), Some("transaction"));
         let of = |r: &keepwell_model::json::Value<'_>| {
-            let (kind, id) = (r.str("resourceType").unwrap().to_owned(), r.str("id").unwrap().to_owned());
+            let (kind, id) = (
+                r.str("resourceType").unwrap().to_owned(),
+                r.str("id").unwrap().to_owned(),
+            );
             (kind, id, r.to_string())
         };
         let all = bundle.get("entry").unwrap().items().unwrap();
@@ -511,7 +760,10 @@ mod tests {
     }
 
     fn patients(seed: u64, n: usize) -> usize {
-        bundles(seed, n).flat_map(|l| entries(&l)).filter(|(kind, ..)| kind == "Patient").count()
+        bundles(seed, n)
+            .flat_map(|l| entries(&l))
+            .filter(|(kind, ..)| kind == "Patient")
+            .count()
     }
 
     #[test]
@@ -537,7 +789,10 @@ mod tests {
             for (kind, id, _) in entries(&line) {
                 assert_eq!(id.len(), 36, "{kind}/{id}");
                 assert!(id.chars().any(|c| c.is_ascii_alphabetic()), "{kind}/{id}");
-                assert!(here.insert((kind.clone(), id.clone())), "twice in line {n}: {kind}/{id}");
+                assert!(
+                    here.insert((kind.clone(), id.clone())),
+                    "twice in line {n}: {kind}/{id}"
+                );
                 if kind == "Patient" {
                     assert!(seen.insert(id));
                 }
@@ -568,7 +823,11 @@ mod tests {
         let rosa = staff().into_iter().find(|s| s.role == Role::Patient).unwrap();
         let id = rosa.patient.unwrap();
         let world: Vec<String> = bundles(0, BUNDLED_PATIENTS).collect();
-        assert!(world.iter().any(|l| entries(l).iter().any(|(k, i, text)| k == "Patient" && i == id && text.contains("Delgado-Quinn"))));
+        assert!(world.iter().any(|l| {
+            entries(l)
+                .iter()
+                .any(|(k, i, text)| k == "Patient" && i == id && text.contains("Delgado-Quinn"))
+        }));
         let roles: BTreeSet<Role> = staff().iter().map(|s| s.role).collect();
         assert_eq!(roles.len(), 9);
         assert!(!roles.contains(&Role::Service));

@@ -1,6 +1,8 @@
 //! The attack classes of known EMR holes, against the listener itself: request smuggling, traversal, injection, exhaustion, leaking errors.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -30,10 +32,7 @@ fn answers(text: &str) -> usize {
 /// The resident memory of a process in MiB.
 fn resident(server: &Server) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("status");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("VmRSS");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     line.split_whitespace()
         .nth(1)
         .and_then(|kib| kib.parse::<u64>().ok())
@@ -45,10 +44,7 @@ fn resident(server: &Server) -> u64 {
 fn request_smuggling_is_refused() {
     // APP-12: no framing that a proxy and this server could read differently.
     let server = Server::empty();
-    let auth = format!(
-        "Host: 127.0.0.1\r\nAuthorization: Bearer {}\r\n",
-        server.token
-    );
+    let auth = format!("Host: 127.0.0.1\r\nAuthorization: Bearer {}\r\n", server.token);
     let inner = "GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let cases = [
         (
@@ -65,15 +61,11 @@ fn request_smuggling_is_refused() {
         ),
         (
             "duplicate CL",
-            format!(
-                "POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 2\r\nContent-Length: 40\r\n\r\n{{}}{inner}"
-            ),
+            format!("POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 2\r\nContent-Length: 40\r\n\r\n{{}}{inner}"),
         ),
         (
             "CL list",
-            format!(
-                "POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 2, 40\r\n\r\n{{}}{inner}"
-            ),
+            format!("POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 2, 40\r\n\r\n{{}}{inner}"),
         ),
         (
             "signed CL",
@@ -85,21 +77,15 @@ fn request_smuggling_is_refused() {
         ),
         (
             "huge CL",
-            format!(
-                "POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 99999999999999999999\r\n\r\n{{}}"
-            ),
+            format!("POST /fhir/Patient HTTP/1.1\r\n{auth}Content-Length: 99999999999999999999\r\n\r\n{{}}"),
         ),
         (
             "unknown TE",
-            format!(
-                "POST /fhir/Patient HTTP/1.1\r\n{auth}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{inner}"
-            ),
+            format!("POST /fhir/Patient HTTP/1.1\r\n{auth}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{inner}"),
         ),
         (
             "TE with blank",
-            format!(
-                "POST /fhir/Patient HTTP/1.1\r\n{auth}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{inner}"
-            ),
+            format!("POST /fhir/Patient HTTP/1.1\r\n{auth}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{inner}"),
         ),
         (
             "TE twice",
@@ -115,9 +101,7 @@ fn request_smuggling_is_refused() {
         ),
         (
             "obs-fold",
-            format!(
-                "GET /fhir/Patient HTTP/1.1\r\n{auth}X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n{inner}"
-            ),
+            format!("GET /fhir/Patient HTTP/1.1\r\n{auth}X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n{inner}"),
         ),
         (
             "NUL in a header",
@@ -144,10 +128,7 @@ fn request_smuggling_is_refused() {
             .unwrap_or(400);
         let served = (200..300).contains(&status);
         if answers(&text) > 1 || served {
-            wrong.push(format!(
-                "{name}: {}",
-                text.chars().take(200).collect::<String>()
-            ));
+            wrong.push(format!("{name}: {}", text.chars().take(200).collect::<String>()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -165,9 +146,7 @@ fn request_smuggling_is_refused() {
 fn methods_outside_the_list_are_refused() {
     let server = Server::empty();
     let mut client = server.client();
-    for method in [
-        "TRACE", "TRACK", "CONNECT", "OPTIONS", "PROPFIND", "LOCK", "FOO", "get",
-    ] {
+    for method in ["TRACE", "TRACK", "CONNECT", "OPTIONS", "PROPFIND", "LOCK", "FOO", "get"] {
         for path in ["/fhir/Patient", "/", "/fhir/metadata"] {
             let answer = client.send(method, path, &[("X-Secret-Header", "echo-me")], None);
             assert!(
@@ -199,14 +178,7 @@ fn traversal_finds_no_file() {
     // APP-4, the corpus of CVE-2023-24057 and its kind: encoded, doubly encoded, absolute, sibling prefix.
     let server = Server::empty();
     let mut paths = Vec::new();
-    for base in [
-        "/",
-        "/assets/",
-        "/static/",
-        "/fhir/",
-        "/fhir/Binary/",
-        "/fhir/Patient/",
-    ] {
+    for base in ["/", "/assets/", "/static/", "/fhir/", "/fhir/Binary/", "/fhir/Patient/"] {
         for climb in [
             "../",
             "..%2f",
@@ -220,12 +192,7 @@ fn traversal_finds_no_file() {
             ".%00./",
             "/",
         ] {
-            for target in [
-                "etc/passwd",
-                "keyring",
-                "data/keyring",
-                "../data-evil/keyring",
-            ] {
+            for target in ["etc/passwd", "keyring", "data/keyring", "../data-evil/keyring"] {
                 paths.push(format!("{base}{}{target}", climb.repeat(6)));
             }
         }
@@ -258,16 +225,9 @@ fn deep_and_large_bodies_are_refused_cheaply() {
                 close.repeat(depth)
             );
             let answer = client.send("POST", "/fhir/Patient", &[], Some(text.as_bytes()));
-            assert!(
-                matches!(answer.status, 400 | 413 | 422),
-                "{depth}: {}",
-                answer.status
-            );
+            assert!(matches!(answer.status, 400 | 413 | 422), "{depth}: {}", answer.status);
         }
-        let unclosed = format!(
-            "{{\"resourceType\":\"Patient\",\"name\":{}",
-            "[".repeat(depth)
-        );
+        let unclosed = format!("{{\"resourceType\":\"Patient\",\"name\":{}", "[".repeat(depth));
         assert_eq!(
             client
                 .send("POST", "/fhir/Patient", &[], Some(unclosed.as_bytes()))
@@ -300,9 +260,8 @@ fn deep_and_large_bodies_are_refused_cheaply() {
 fn a_body_of_64_mb_is_taken() {
     let server = Server::empty();
     let data = support::base64(vec![7_u8; 45_000_000]);
-    let body = format!(
-        "{{\"resourceType\":\"Binary\",\"contentType\":\"application/octet-stream\",\"data\":\"{data}\"}}"
-    );
+    let body =
+        format!("{{\"resourceType\":\"Binary\",\"contentType\":\"application/octet-stream\",\"data\":\"{data}\"}}");
     let mut client = server.client();
     let created = client
         .send(
@@ -444,10 +403,7 @@ fn headers_cannot_be_injected() {
         .send(
             "POST",
             "/fhir/Patient",
-            &[
-                ("X-Forwarded-Host", "evil.example"),
-                ("Forwarded", "host=evil.example"),
-            ],
+            &[("X-Forwarded-Host", "evil.example"), ("Forwarded", "host=evil.example")],
             Some(body.as_bytes()),
         )
         .expect(201);
@@ -474,11 +430,7 @@ fn answers_carry_the_security_headers_and_no_version() {
         "/".to_owned(),
     ] {
         let answer = client.get(&path);
-        assert_eq!(
-            answer.header("x-content-type-options"),
-            Some("nosniff"),
-            "{path}"
-        );
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert!(answer.header("server").is_none(), "{path}");
         assert!(answer.header("x-powered-by").is_none(), "{path}");
         if path.starts_with("/fhir") {
@@ -489,10 +441,7 @@ fn answers_carry_the_security_headers_and_no_version() {
                 "{path}"
             );
         }
-        assert!(
-            answer.header("access-control-allow-origin").is_none(),
-            "{path}"
-        );
+        assert!(answer.header("access-control-allow-origin").is_none(), "{path}");
     }
 }
 
@@ -508,9 +457,7 @@ fn errors_and_logs_leak_nothing() {
         format!("{{\"resourceType\":\"Patient\",\"birthDate\":\"{secret}\"}}"),
         format!("{{\"resourceType\":\"Patient\",\"{secret}\":1}}"),
         format!("{{\"resourceType\":\"Patient\",\"gender\":\"{secret}\"}}"),
-        format!(
-            "{{\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"{secret}\",\"use\":7}}]}}"
-        ),
+        format!("{{\"resourceType\":\"Patient\",\"name\":[{{\"family\":\"{secret}\",\"use\":7}}]}}"),
         format!("{{\"resourceType\":\"Patient\" {secret}"),
     ] {
         bodies.push(client.send("POST", "/fhir/Patient", &[], Some(body.as_bytes())));
@@ -529,10 +476,7 @@ fn errors_and_logs_leak_nothing() {
     bodies.push(client.send(
         "GET",
         "/fhir/Patient/nope",
-        &[
-            ("User-Agent", "x\u{1b}[2J forged"),
-            ("X-Request-Id", "r1 forged"),
-        ],
+        &[("User-Agent", "x\u{1b}[2J forged"), ("X-Request-Id", "r1 forged")],
         None,
     ));
     for answer in &bodies {
@@ -561,8 +505,7 @@ fn errors_and_logs_leak_nothing() {
     assert!(!log.contains(secret), "a value reached the log");
     assert!(!log.contains(&server.token), "a token reached the log");
     assert!(
-        !log.lines()
-            .any(|line| line.starts_with("2026-01-01T00:00:00Z")),
+        !log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")),
         "a forged line in the log"
     );
     assert!(
@@ -595,7 +538,10 @@ fn forged_tokens_are_refused() {
     ];
     if parts.len() == 3 {
         for algorithm in ["none", "None", "HS256", "HS512", "RS256", "ES256", "EdDSA"] {
-            let head = url(format!("{{\"alg\":\"{algorithm}\",\"typ\":\"JWT\",\"jku\":\"http://127.0.0.1:1/\",\"kid\":\"../../dev/null\"}}").as_bytes());
+            let head = url(format!(
+                "{{\"alg\":\"{algorithm}\",\"typ\":\"JWT\",\"jku\":\"http://127.0.0.1:1/\",\"kid\":\"../../dev/null\"}}"
+            )
+            .as_bytes());
             forged.push(format!("{head}.{}.{}", parts[1], parts[2]));
             forged.push(format!("{head}.{}.", parts[1]));
         }
@@ -658,17 +604,8 @@ fn packed_bombs_do_not_unpack() {
         encoder.write_all(&chunk).unwrap();
     }
     let bomb = encoder.finish().unwrap();
-    let answer = client.send(
-        "POST",
-        "/fhir/Patient",
-        &[("Content-Encoding", "gzip")],
-        Some(&bomb),
-    );
-    assert!(
-        matches!(answer.status, 400 | 413 | 415),
-        "{}",
-        answer.status
-    );
+    let answer = client.send("POST", "/fhir/Patient", &[("Content-Encoding", "gzip")], Some(&bomb));
+    assert!(matches!(answer.status, 400 | 413 | 415), "{}", answer.status);
     assert!(
         resident(&server) < before + 200,
         "{} MiB after {before} MiB",
@@ -708,11 +645,7 @@ fn narrative_and_strings_come_back_inert() {
     ] {
         let body = json!({"resourceType": "Patient", "text": {"status": "generated", "div": format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">{div}</div>")}});
         let answer = client.post("/fhir/Patient", &body);
-        assert!(
-            matches!(answer.status, 400 | 422),
-            "{div}: {}",
-            answer.status
-        );
+        assert!(matches!(answer.status, 400 | 422), "{div}: {}", answer.status);
     }
     let name = "<script>alert(1)</script>\u{2028}\"'&";
     let id = client.create(&patient(name, "X"));
@@ -734,15 +667,10 @@ fn the_body_cannot_name_another_resource() {
     // CVE-2026-25744 and its kind: the id of the path holds, never the one in the body.
     let server = Server::empty();
     let mut client = server.client();
-    let (one, two) = (
-        client.create(&patient("One", "A")),
-        client.create(&patient("Two", "B")),
-    );
+    let (one, two) = (client.create(&patient("One", "A")), client.create(&patient("Two", "B")));
     let mut body = client.get(&format!("/fhir/Patient/{two}")).json();
     body["active"] = Value::Bool(true);
-    client
-        .put(&format!("/fhir/Patient/{one}"), &body)
-        .refused(400);
+    client.put(&format!("/fhir/Patient/{one}"), &body).refused(400);
     assert_eq!(
         client.get(&format!("/fhir/Patient/{two}")).json()["meta"]["versionId"],
         "1"

@@ -1,6 +1,8 @@
 //! AUD-1, AUD-5, AUD-7, AUD-11: every request that touched patient data has its entry; an export verifies offline and every tampering is seen.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -21,14 +23,7 @@ fn every_disclosure_and_refusal_has_an_entry() {
     let data = server.data.to_str().unwrap().to_owned();
     let mut client = server.client();
     let id = client.create(&patient("Audit", "One"));
-    let officer = server.issue(&[
-        "--role",
-        "privacy-officer",
-        "--user",
-        "officer",
-        "--ttl",
-        "1h",
-    ]);
+    let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "1h"]);
     let count = |server: &Server| {
         let log = server
             .client_with(&officer)
@@ -46,30 +41,16 @@ fn every_disclosure_and_refusal_has_an_entry() {
         client.get(&format!("/fhir/Patient/{id}")).expect(200);
         client.get("/fhir/Patient?family=Audit").expect(200);
         client.create(&observation(&id, "1-1", 1.0));
-        client
-            .get(&format!("/fhir/Observation?patient={id}"))
-            .expect(200);
-        client
-            .get(&format!("/fhir/Patient/{id}/_history"))
-            .expect(200);
-        client
-            .get(&format!("/fhir/Patient/{id}/$everything"))
-            .expect(200);
+        client.get(&format!("/fhir/Observation?patient={id}")).expect(200);
+        client.get(&format!("/fhir/Patient/{id}/_history")).expect(200);
+        client.get(&format!("/fhir/Patient/{id}/$everything")).expect(200);
         requests += 6;
     }
     let after = count(&server);
-    assert_eq!(
-        after - start - own,
-        requests,
-        "{before} {own} {start} {after}"
-    );
+    assert_eq!(after - start - own, requests, "{before} {own} {start} {after}");
     server.kill9();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
-    assert_eq!(
-        count(&server),
-        after + own,
-        "no entry was lost with the process"
-    );
+    assert_eq!(count(&server), after + own, "no entry was lost with the process");
     drop(server);
     let output = cli(&["audit", "verify", "--data", &data]);
     assert!(output.status.success(), "{}", said(&output));
@@ -96,14 +77,12 @@ fn an_export_verifies_offline_and_tampering_is_seen() {
     for file in support::files(&export) {
         let bytes = fs::read(&file).unwrap();
         assert!(
-            support::find(&bytes, b"Exportedname").is_none()
-                && support::find(&bytes, id.as_bytes()).is_none(),
+            support::find(&bytes, b"Exportedname").is_none() && support::find(&bytes, id.as_bytes()).is_none(),
             "{}",
             file.display()
         );
     }
-    let verify =
-        |folder: &std::path::Path| cli(&["audit", "verify", "--export", folder.to_str().unwrap()]);
+    let verify = |folder: &std::path::Path| cli(&["audit", "verify", "--export", folder.to_str().unwrap()]);
     let good = verify(&export);
     assert!(good.status.success(), "{}", said(&good));
     let mut rng = Rng::seeded();

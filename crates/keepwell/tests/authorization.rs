@@ -1,7 +1,9 @@
 //! AZ-1, AZ-2 over HTTP: what each role may do, and that one patient's token finds nothing of another patient, by no path.
 #![allow(clippy::type_complexity, reason = "the golden table is read once, into plain tuples")]
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -123,12 +125,7 @@ fn a_patient_reads_the_own_chart_and_nothing_of_another() {
         answer
     };
     for (kind, id) in &world.theirs {
-        let none = probe(
-            &mut client,
-            "GET",
-            &format!("/fhir/{kind}/does-not-exist"),
-            None,
-        );
+        let none = probe(&mut client, "GET", &format!("/fhir/{kind}/does-not-exist"), None);
         for path in [
             format!("/fhir/{kind}/{id}"),
             format!("/fhir/{kind}/{id}/_history"),
@@ -215,18 +212,12 @@ fn a_patient_reads_the_own_chart_and_nothing_of_another() {
     assert!(leaks.is_empty(), "{leaks:#?}");
     // And the other patient's chart is untouched.
     let mut all = world.server.client();
-    assert_eq!(
-        all.matches(&format!("Observation?patient={theirs}")).len(),
-        1
-    );
+    assert_eq!(all.matches(&format!("Observation?patient={theirs}")).len(), 1);
     assert_eq!(all.matches(&format!("Observation?patient={mine}")).len(), 1);
 }
 
 /// The golden table of `policies/`: (class, role, action) to the relations for which it is permitted, of the first section.
-fn golden() -> (
-    HashMap<String, String>,
-    HashMap<(String, String, String), String>,
-) {
+fn golden() -> (HashMap<String, String>, HashMap<(String, String, String), String>) {
     let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
     let text = |name: &str| std::fs::read_to_string(policies.join(name)).expect("policies");
     let mut class_of = HashMap::new();
@@ -236,10 +227,7 @@ fn golden() -> (
         .filter(|line| !line.starts_with('#') && !line.trim().is_empty())
     {
         if line.starts_with(' ') {
-            class_of.extend(
-                line.split_whitespace()
-                    .map(|kind| (kind.to_owned(), class.clone())),
-            );
+            class_of.extend(line.split_whitespace().map(|kind| (kind.to_owned(), class.clone())));
         } else {
             line.split_whitespace()
                 .next()
@@ -326,19 +314,13 @@ fn each_role_does_over_http_what_the_golden_table_says_and_no_more() {
             cell("history-instance", answer.status == 200, &answer);
             let answer = client.get(&format!("/fhir/{kind}?_id={id}"));
             let found = answer.status == 200
-                && answer.json()["entry"].as_array().is_some_and(|entries| {
-                    entries
-                        .iter()
-                        .any(|entry| entry["resource"]["id"] == json!(id))
-                });
+                && answer.json()["entry"]
+                    .as_array()
+                    .is_some_and(|entries| entries.iter().any(|entry| entry["resource"]["id"] == json!(id)));
             cell("search", found, &answer);
             let answer = client.get(&format!("/fhir/{kind}?_id={id}&_summary=count"));
             cell("search", answer.json()["total"] == 1, &answer);
-            let body = world
-                .server
-                .client()
-                .get(&format!("/fhir/{kind}/{id}"))
-                .json();
+            let body = world.server.client().get(&format!("/fhir/{kind}/{id}")).json();
             let answer = client.post(&format!("/fhir/{kind}"), &body);
             cell("create", answer.status == 201, &answer);
             let answer = client.put(&format!("/fhir/{kind}/{id}"), &body);
@@ -356,9 +338,7 @@ fn each_role_does_over_http_what_the_golden_table_says_and_no_more() {
         ] {
             let answer = client.get(&path);
             for entry in answer.json()["entry"].as_array().into_iter().flatten() {
-                let kind = entry["resource"]["resourceType"]
-                    .as_str()
-                    .unwrap_or_default();
+                let kind = entry["resource"]["resourceType"].as_str().unwrap_or_default();
                 if class_of.contains_key(kind) && kind != "OperationOutcome" && !may(kind, "read") {
                     wrong.push(format!("{role} gets {kind} through {path}"));
                 }
@@ -373,19 +353,12 @@ fn each_role_does_over_http_what_the_golden_table_says_and_no_more() {
 fn scopes_and_lifetimes_of_tokens_hold() {
     let world = two();
     let (kind, id) = &world.mine[1];
-    let read_only = world
-        .server
-        .issue(&["--scope", "system/Observation.rs", "--ttl", "1h"]);
+    let read_only = world.server.issue(&["--scope", "system/Observation.rs", "--ttl", "1h"]);
     let mut client = world.server.client_with(&read_only);
     client.get(&format!("/fhir/{kind}/{id}")).expect(200);
-    client
-        .get(&format!("/fhir/Observation?_id={id}"))
-        .expect(200);
+    client.get(&format!("/fhir/Observation?_id={id}")).expect(200);
     for answer in [
-        client.post(
-            "/fhir/Observation",
-            &observation(&world.mine[0].1, "1-1", 2.0),
-        ),
+        client.post("/fhir/Observation", &observation(&world.mine[0].1, "1-1", 2.0)),
         client.delete(&format!("/fhir/{kind}/{id}")),
         client.get(&format!("/fhir/Patient/{}", world.mine[0].1)),
         client.get("/fhir/Patient"),
@@ -394,11 +367,7 @@ fn scopes_and_lifetimes_of_tokens_hold() {
     }
     // What a scope leaves out is not reached by include or chain either.
     let included = client.get("/fhir/Observation?_include=Observation:subject");
-    assert!(
-        !included.text().contains("\"family\""),
-        "{}",
-        included.text()
-    );
+    assert!(!included.text().contains("\"family\""), "{}", included.text());
     let chained = client.get("/fhir/Observation?subject:Patient.family=Mine");
     assert!(
         chained.status != 200 || chained.json()["entry"].as_array().is_none_or(Vec::is_empty),
@@ -406,13 +375,7 @@ fn scopes_and_lifetimes_of_tokens_hold() {
         chained.text()
     );
 
-    let short = world
-        .server
-        .issue(&["--scope", "system/*.cruds", "--ttl", "1s"]);
+    let short = world.server.issue(&["--scope", "system/*.cruds", "--ttl", "1s"]);
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    world
-        .server
-        .client_with(&short)
-        .get("/fhir/Patient")
-        .refused(401);
+    world.server.client_with(&short).get("/fhir/Patient").refused(401);
 }

@@ -1,6 +1,8 @@
 //! CRY-1, CRY-11, AUD-12: canary strings in every kind of field reach no file that the process writes, and not the memory of a sealed server.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -63,9 +65,7 @@ fn leaks(folder: &Path) -> Vec<String> {
         let bytes = fs::read(&file).expect("file");
         let folded = bytes.to_ascii_lowercase();
         if support::find(&folded, MARK.to_ascii_lowercase().as_bytes()).is_some()
-            || coded
-                .iter()
-                .any(|code| support::find(&bytes, code).is_some())
+            || coded.iter().any(|code| support::find(&bytes, code).is_some())
         {
             found.push(file.display().to_string());
         }
@@ -113,35 +113,21 @@ fn canaries_reach_no_file_though_the_server_is_killed_while_writing() {
                             json!({"resource": resource, "request": request})
                         })
                         .collect();
-                    let bundle =
-                        json!({"resourceType": "Bundle", "type": "transaction", "entry": entries})
-                            .to_string();
+                    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries}).to_string();
                     match client.try_send("POST", "/fhir", &[], Some(bundle.as_bytes())) {
                         Ok(answer) => assert_eq!(answer.status, 200, "{}", answer.text()),
                         Err(_) => break,
                     }
                     // Searches and refusals carry canaries as well: in the query, the path, the body.
                     let term = next();
-                    let refused = format!(
-                        "{{\"resourceType\":\"Patient\",\"{}\":\"{}\"}}",
-                        next(),
-                        next()
-                    );
+                    let refused = format!("{{\"resourceType\":\"Patient\",\"{}\":\"{}\"}}", next(), next());
                     for (method, path, body) in [
                         ("GET", format!("/fhir/Patient?name={term}"), None),
                         ("GET", format!("/fhir/Patient/{}", next()), None),
-                        (
-                            "GET",
-                            format!("/fhir/Observation?{}={}", next(), next()),
-                            None,
-                        ),
+                        ("GET", format!("/fhir/Observation?{}={}", next(), next()), None),
                         ("GET", format!("/{}/{}", next(), next()), None),
                         ("POST", "/fhir/Patient".to_owned(), Some(refused.as_bytes())),
-                        (
-                            "POST",
-                            "/fhir/Patient/_search".to_owned(),
-                            Some(term.as_bytes()),
-                        ),
+                        ("POST", "/fhir/Patient/_search".to_owned(), Some(term.as_bytes())),
                     ] {
                         if client.try_send(method, &path, &[], body).is_err() {
                             return;
@@ -167,20 +153,14 @@ fn canaries_reach_no_file_though_the_server_is_killed_while_writing() {
     // Recovery, a clean stop (snapshot), and a restart write files too.
     let mut server = Server::demo_in(folder.path(), &["--patients", "0"]);
     assert_eq!(
-        server
-            .client()
-            .matches(&format!("Patient?_id={}", canary(0)))
-            .len(),
+        server.client().matches(&format!("Patient?_id={}", canary(0))).len(),
         1,
         "the canaries are in the record"
     );
     server.stop();
     assert_eq!(leaks(folder.path()), Vec::<String>::new());
     let mut server = Server::demo_in(folder.path(), &["--patients", "0"]);
-    let answer = server
-        .client()
-        .get("/fhir/Patient?name=a&_count=1")
-        .expect(200);
+    let answer = server.client().get("/fhir/Patient?name=a&_count=1").expect(200);
     drop(answer);
 
     // `keys seal`: the process goes on without the keys, and without what it had in memory.
@@ -229,10 +209,7 @@ fn in_memory(pid: u32) -> Option<usize> {
             continue;
         }
         let (from, to) = range.split_once('-')?;
-        let (from, to) = (
-            u64::from_str_radix(from, 16).ok()?,
-            u64::from_str_radix(to, 16).ok()?,
-        );
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
         let mut at = from;
         while at < to {
             let size = usize::try_from((to - at).min(4 << 20)).ok()?;
@@ -244,13 +221,7 @@ fn in_memory(pid: u32) -> Option<usize> {
             let mark = MARK.to_ascii_lowercase();
             let mut rest = &folded[..];
             while let Some(hit) = support::find(rest, mark.as_bytes()) {
-                found.insert(
-                    rest[hit..]
-                        .iter()
-                        .take(mark.len() + 5)
-                        .copied()
-                        .collect::<Vec<u8>>(),
-                );
+                found.insert(rest[hit..].iter().take(mark.len() + 5).copied().collect::<Vec<u8>>());
                 rest = &rest[hit + 1..];
             }
             at += size as u64;

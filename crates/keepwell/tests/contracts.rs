@@ -1,6 +1,8 @@
 //! The promises of the commands: the ready line, two instances, stopping, the directory lock, clear messages for what is wrong.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -22,10 +24,7 @@ fn the_ready_line_and_two_instances_side_by_side() {
     let (one, two) = (Server::empty(), Server::empty());
     for server in [&one, &two] {
         assert_eq!(server.ready["ready"], true);
-        assert_eq!(
-            server.ready["url"],
-            json!(format!("http://127.0.0.1:{}", server.port))
-        );
+        assert_eq!(server.ready["url"], json!(format!("http://127.0.0.1:{}", server.port)));
         assert_eq!(
             server.ready["fhir"],
             json!(format!("http://127.0.0.1:{}/fhir", server.port))
@@ -35,9 +34,7 @@ fn the_ready_line_and_two_instances_side_by_side() {
     one.client().create(&patient("Only", "One"));
     assert!(two.client().matches("Patient?family=Only").is_empty());
     // A token of one clinic opens nothing in the other.
-    two.client_with(&one.token)
-        .get("/fhir/Patient")
-        .refused(401);
+    two.client_with(&one.token).get("/fhir/Patient").refused(401);
 }
 
 #[test]
@@ -46,10 +43,7 @@ fn the_token_file_is_private_and_its_token_works_at_once() {
     let folder = Folder::new();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let file = folder.join("token");
-    assert_eq!(
-        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&file).unwrap();
     assert!(
         text.ends_with('\n') && text.trim_end().lines().count() == 1 && !text.contains(' '),
@@ -58,11 +52,7 @@ fn the_token_file_is_private_and_its_token_works_at_once() {
     server.client().get("/fhir/Patient").expect(200);
     // The socket for commands and the data directory are private, too.
     assert_eq!(
-        fs::metadata(server.data.join("socket"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
+        fs::metadata(server.data.join("socket")).unwrap().permissions().mode() & 0o777,
         0o600
     );
     for file in support::files(&server.data) {
@@ -100,11 +90,7 @@ fn the_lock_is_free_at_once_after_kill_9() {
     server.kill9();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     assert_eq!(
-        server
-            .client()
-            .get(&format!("/fhir/Patient/{id}"))
-            .expect(200)
-            .json()["name"][0]["family"],
+        server.client().get(&format!("/fhir/Patient/{id}")).expect(200).json()["name"][0]["family"],
         "Lock"
     );
 }
@@ -123,9 +109,7 @@ fn a_second_process_on_the_same_directory_is_told_so() {
     );
     let said = refused.err().expect("a second server on one directory");
     assert!(
-        said.contains("another keepwell process")
-            || said.contains("in use")
-            || said.contains("running"),
+        said.contains("another keepwell process") || said.contains("in use") || said.contains("running"),
         "{said}"
     );
     assert!(!said.contains("panicked"), "{said}");
@@ -152,10 +136,7 @@ fn damaged_and_missing_files_have_a_message_each() {
         restore();
         fs::write(data.join("snapshot"), damage).unwrap();
         let server = start().expect("a damaged snapshot is rebuilt");
-        server
-            .client()
-            .get(&format!("/fhir/Patient/{id}"))
-            .expect(200);
+        server.client().get(&format!("/fhir/Patient/{id}")).expect(200);
     }
     restore();
     let _ = fs::remove_file(data.join("snapshot"));
@@ -168,9 +149,7 @@ fn damaged_and_missing_files_have_a_message_each() {
     for (file, words) in [("keyring", "keyring"), ("era", "era")] {
         restore();
         fs::remove_file(data.join(file)).unwrap();
-        let said = start()
-            .err()
-            .unwrap_or_else(|| panic!("started without {file}"));
+        let said = start().err().unwrap_or_else(|| panic!("started without {file}"));
         assert!(said.to_lowercase().contains(words), "{file}: {said}");
         assert!(!said.contains("panicked"), "{said}");
         assert!(
@@ -179,9 +158,7 @@ fn damaged_and_missing_files_have_a_message_each() {
         );
         restore();
         fs::write(data.join(file), b"nonsense").unwrap();
-        let said = start()
-            .err()
-            .unwrap_or_else(|| panic!("started with a damaged {file}"));
+        let said = start().err().unwrap_or_else(|| panic!("started with a damaged {file}"));
         assert!(
             said.to_lowercase().contains(words) && !said.contains("panicked"),
             "{file}: {said}"
@@ -202,23 +179,16 @@ fn damaged_and_missing_files_have_a_message_each() {
 #[test]
 fn metrics_health_and_readiness_hold_no_patient_data() {
     let folder = Folder::new();
-    let server = Server::demo_in(
-        folder.path(),
-        &["--patients", "0", "--metrics", "127.0.0.1:0"],
-    );
+    let server = Server::demo_in(folder.path(), &["--patients", "0", "--metrics", "127.0.0.1:0"]);
     let mut client = server.client();
     let id = client.create(&patient("Metricsecret", "M"));
     client.get("/fhir/Patient?family=Metricsecret").expect(200);
     client.get(&format!("/fhir/Patient/{id}")).expect(200);
-    client
-        .get("/fhir/Patient?nonsense=Metricsecret")
-        .refused(400);
+    client.get("/fhir/Patient?nonsense=Metricsecret").refused(400);
     let mut stranger = server.client_with("");
     stranger.get("/health").expect(200);
     stranger.get("/ready").expect(200);
-    let metrics = server.ready["metrics"]
-        .as_str()
-        .expect("metrics in the ready line");
+    let metrics = server.ready["metrics"].as_str().expect("metrics in the ready line");
     let port: u16 = metrics
         .split("://")
         .nth(1)
@@ -237,10 +207,7 @@ fn metrics_health_and_readiness_hold_no_patient_data() {
         Duration::from_secs(5),
     ))
     .into_owned();
-    assert!(
-        page.contains("# TYPE") && page.contains("keepwell"),
-        "{page}"
-    );
+    assert!(page.contains("# TYPE") && page.contains("keepwell"), "{page}");
     for secret in ["Metricsecret", &id, &server.token] {
         assert!(!page.contains(secret), "{page}");
         assert!(!server.logged().contains(secret), "{}", server.logged());
@@ -286,10 +253,7 @@ fn init_serve_and_the_wrong_passphrase() {
         "--name",
         "localhost",
     ]);
-    assert!(
-        !again.status.success(),
-        "a second init must not overwrite the first"
-    );
+    assert!(!again.status.success(), "a second init must not overwrite the first");
     let wrong = folder.join("wrong");
     fs::write(&wrong, "another passphrase\n").unwrap();
     let serve = |file: &std::path::Path, listen: &str| {
@@ -308,13 +272,8 @@ fn init_serve_and_the_wrong_passphrase() {
             None,
         )
     };
-    let said = serve(&wrong, "127.0.0.1:0")
-        .err()
-        .expect("a wrong passphrase");
-    assert!(
-        said.contains("passphrase") && !said.contains("panicked"),
-        "{said}"
-    );
+    let said = serve(&wrong, "127.0.0.1:0").err().expect("a wrong passphrase");
+    assert!(said.contains("passphrase") && !said.contains("panicked"), "{said}");
     let mut server = serve(&passphrase, "127.0.0.1:0").expect("the right passphrase");
     let (code, _) = server.stop();
     assert_eq!(code, Some(0));
@@ -362,14 +321,8 @@ fn version_help_and_the_policy_table_need_no_directory() {
 #[test]
 fn a_demo_starts_again_on_its_own_directory_without_loading_twice() {
     let folder = Folder::new();
-    let total = |server: &Server| {
-        server
-            .client()
-            .get("/fhir/Patient?_summary=count")
-            .expect(200)
-            .json()["total"]
-            .clone()
-    };
+    let total =
+        |server: &Server| server.client().get("/fhir/Patient?_summary=count").expect(200).json()["total"].clone();
     let mut server = Server::demo_in(folder.path(), &[]);
     let first = total(&server);
     assert!(first.as_u64() >= Some(12), "{first}");

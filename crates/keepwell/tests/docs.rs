@@ -1,6 +1,8 @@
 //! The documents say what is true, as far as a machine can see: links lead somewhere, and named tests exist.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -49,10 +51,7 @@ fn named_tests(text: &str) -> Vec<&str> {
     in_ticks
         .filter_map(|code| {
             code.strip_prefix("crates/keepwell/tests/")
-                .or_else(|| {
-                    code.strip_prefix("test ")
-                        .and_then(|rest| rest.split(' ').next())
-                })
+                .or_else(|| code.strip_prefix("test ").and_then(|rest| rest.split(' ').next()))
                 .or_else(|| code.strip_suffix(".rs").filter(|name| !name.contains('/')))
         })
         .map(|name| name.trim_end_matches(".rs"))
@@ -80,11 +79,7 @@ fn links_lead_to_files() {
 fn tests_named_in_documents_exist() {
     let tests = root().join("crates/keepwell/tests");
     let mut missing = Vec::new();
-    for document in [
-        "docs/ARCHITECTURE.md",
-        "docs/threat-model.md",
-        "docs/evidence.md",
-    ] {
+    for document in ["docs/ARCHITECTURE.md", "docs/threat-model.md", "docs/evidence.md"] {
         let text = fs::read_to_string(root().join(document)).expect("document");
         for name in named_tests(&text) {
             if !tests.join(format!("{name}.rs")).exists() {
@@ -97,14 +92,9 @@ fn tests_named_in_documents_exist() {
 
 #[test]
 fn a_broken_link_and_a_missing_test_are_seen() {
+    assert_eq!(links("[a](b.md) [c](https://x) [d](e/f.md#g)"), ["b.md", "e/f.md#g"]);
     assert_eq!(
-        links("[a](b.md) [c](https://x) [d](e/f.md#g)"),
-        ["b.md", "e/f.md#g"]
-    );
-    assert_eq!(
-        named_tests(
-            "held by `crates/keepwell/tests/gone.rs` and `test canary` and `mutation.rs`, not `docs/x.md`"
-        ),
+        named_tests("held by `crates/keepwell/tests/gone.rs` and `test canary` and `mutation.rs`, not `docs/x.md`"),
         ["gone", "canary", "mutation"]
     );
 }

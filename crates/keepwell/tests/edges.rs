@@ -1,8 +1,10 @@
 //! The arrows between crates, compared with the table in `docs/ARCHITECTURE.md` (invariant 1).
 //!
 //! The table is the decision and this test its guard: to change an arrow, change the table in the same commit and say why.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -35,14 +37,8 @@ fn root() -> PathBuf {
 
 /// Reads the rows between the `edges` markers.
 fn rules(text: &str) -> BTreeMap<String, Rule> {
-    let table = text
-        .split("<!-- edges: begin -->")
-        .nth(1)
-        .expect("begin marker");
-    let table = table
-        .split("<!-- edges: end -->")
-        .next()
-        .expect("end marker");
+    let table = text.split("<!-- edges: begin -->").nth(1).expect("begin marker");
+    let table = table.split("<!-- edges: end -->").next().expect("end marker");
     let names = |cell: &str| -> BTreeSet<String> {
         cell.split(',')
             .map(|name| name.trim().trim_matches('`').to_owned())
@@ -79,11 +75,7 @@ fn workspace() -> Workspace {
         .current_dir(root())
         .output()
         .expect("cargo metadata runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("metadata is JSON");
     let mut direct = BTreeMap::new();
     let mut linked = BTreeMap::new();
@@ -120,11 +112,7 @@ fn tree(name: &str) -> BTreeSet<String> {
         .current_dir(root())
         .output()
         .expect("cargo tree runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     text.lines()
         .filter_map(|line| line.split(' ').next())
@@ -152,10 +140,7 @@ fn departures(rules: &BTreeMap<String, Rule>, workspace: &Workspace) -> Vec<Stri
             }
         }
     }
-    for name in rules
-        .keys()
-        .filter(|name| !workspace.direct.contains_key(*name))
-    {
+    for name in rules.keys().filter(|name| !workspace.direct.contains_key(*name)) {
         found.push(format!("row `{name}` names no crate"));
     }
     found
@@ -163,8 +148,7 @@ fn departures(rules: &BTreeMap<String, Rule>, workspace: &Workspace) -> Vec<Stri
 
 #[test]
 fn the_arrows_are_those_of_the_table() {
-    let text =
-        std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("docs/ARCHITECTURE.md");
+    let text = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("docs/ARCHITECTURE.md");
     let found = departures(&rules(&text), &workspace());
     assert!(
         found.is_empty(),
@@ -176,12 +160,7 @@ fn the_arrows_are_those_of_the_table() {
 #[test]
 fn a_wrong_arrow_is_seen() {
     let table = "<!-- edges: begin -->\n| `keepwell-a` | `keepwell-b` | rusqlite |\n| `keepwell-b` | | |\n| `keepwell-gone` | | |\n<!-- edges: end -->";
-    let set = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<BTreeSet<_>>()
-    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     let workspace = Workspace {
         direct: [
             ("keepwell-a".to_owned(), set(&["keepwell-b", "serde"])),

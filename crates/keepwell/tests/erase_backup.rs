@@ -1,6 +1,8 @@
 //! Erasure, backup and restore through the command line.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -48,21 +50,12 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
     let still_true = |server: &Server| {
         let mut client = server.client();
         client.get(&format!("/fhir/Patient/{gone}")).refused(404);
-        client
-            .get(&format!("/fhir/Patient/{gone}/_history"))
-            .refused(404);
-        client
-            .get(&format!("/fhir/Patient/{gone}/_history/1"))
-            .refused(404);
-        client
-            .get(&format!("/fhir/Observation/{gone_obs}"))
-            .refused(404);
+        client.get(&format!("/fhir/Patient/{gone}/_history")).refused(404);
+        client.get(&format!("/fhir/Patient/{gone}/_history/1")).refused(404);
+        client.get(&format!("/fhir/Observation/{gone_obs}")).refused(404);
         assert!(client.matches("Patient?family=Erasedname").is_empty());
         assert_eq!(client.matches("Observation"), std::slice::from_ref(&kept_obs));
-        assert_eq!(
-            client.get("/fhir/Patient?_summary=count").json()["total"],
-            1
-        );
+        assert_eq!(client.get("/fhir/Patient?_summary=count").json()["total"], 1);
         let history = client.get("/fhir/_history").expect(200).text();
         assert!(!history.contains("Erasedname") && !history.contains(&gone_obs));
         client.get(&format!("/fhir/Patient/{kept}")).expect(200);
@@ -99,9 +92,7 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
         .get(&format!("/fhir/Observation/{gone_obs}"))
         .refused(404);
     assert_eq!(
-        server
-            .client()
-            .matches(&format!("Observation?patient={gone}")),
+        server.client().matches(&format!("Observation?patient={gone}")),
         Vec::<String>::new()
     );
 }
@@ -110,11 +101,7 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
 fn a_backup_restores_on_an_empty_machine() {
     let folder = Folder::new();
     let data = folder.join("site");
-    let (backup, keys, era) = (
-        folder.join("backup"),
-        folder.join("keys"),
-        folder.join("era-copy"),
-    );
+    let (backup, keys, era) = (folder.join("backup"), folder.join("keys"), folder.join("era-copy"));
     let passphrase = folder.join("passphrase");
     fs::write(&passphrase, "the passphrase that will be lost\n").unwrap();
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
@@ -137,9 +124,7 @@ fn a_backup_restores_on_an_empty_machine() {
         .chain(printed.lines())
         .find_map(|line| {
             line.split_whitespace().find(|word| {
-                word.len() >= 40
-                    && word.contains('-')
-                    && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+                word.len() >= 40 && word.contains('-') && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
             })
         })
         .unwrap_or_else(|| panic!("a recovery key is printed: {printed}"))
@@ -156,11 +141,7 @@ fn a_backup_restores_on_an_empty_machine() {
         &text(&passphrase),
     ];
     let mut server = Server::start(&arguments, &data, &folder.join("log"), None).expect("serve");
-    fs::write(
-        &token_file,
-        server.issue(&["--scope", "system/*.cruds", "--ttl", "1h"]),
-    )
-    .unwrap();
+    fs::write(&token_file, server.issue(&["--scope", "system/*.cruds", "--ttl", "1h"])).unwrap();
     let mut client = server.client_with(fs::read_to_string(&token_file).unwrap().trim());
     let id = client.create(&patient("Backup", "B"));
     let observation_id = client.create(&observation(&id, "1-1", 5.0));
@@ -188,11 +169,7 @@ fn a_backup_restores_on_an_empty_machine() {
         );
     }
     server.stop();
-    let era_file = if era.is_dir() {
-        era.join("era")
-    } else {
-        era.clone()
-    };
+    let era_file = if era.is_dir() { era.join("era") } else { era.clone() };
     let era_saved = folder.join("era-saved");
     fs::copy(&era_file, &era_saved).unwrap();
 
@@ -225,21 +202,14 @@ fn a_backup_restores_on_an_empty_machine() {
         "--recovery-key-file",
         &text(&recovery_file),
     ];
-    let mut server = Server::start(&arguments, &fresh, &folder.join("log"), None)
-        .expect("serve what was restored");
+    let mut server = Server::start(&arguments, &fresh, &folder.join("log"), None).expect("serve what was restored");
     let token = server.issue(&["--scope", "system/*.cruds", "--ttl", "1h"]);
     let mut client = server.client_with(&token);
     assert_eq!(
-        client
-            .get(&format!("/fhir/Patient/{id}"))
-            .expect(200)
-            .json()["name"][0]["family"],
+        client.get(&format!("/fhir/Patient/{id}")).expect(200).json()["name"][0]["family"],
         "Backup"
     );
-    assert_eq!(
-        client.matches(&format!("Observation?patient={id}")),
-        [observation_id]
-    );
+    assert_eq!(client.matches(&format!("Observation?patient={id}")), [observation_id]);
     server.stop();
 
     // A damaged backup is refused, not half restored.

@@ -1,7 +1,9 @@
 //! All official R4 example instances go in through PUT and come back equal: as JSON trees, decimals digit for digit, but for
 //! `meta.versionId` and `meta.lastUpdated`.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -26,10 +28,7 @@ const FAULTY: &[(&str, &str)] = &[
         "activitydefinition-supplyrequest-example.json",
         "an empty narrative breaks txt-2",
     ),
-    (
-        "eventdefinition-example.json",
-        "an empty narrative breaks txt-2",
-    ),
+    ("eventdefinition-example.json", "an empty narrative breaks txt-2"),
     (
         "questionnaire-zika-virus-exposure-assessment.json",
         "an empty narrative breaks txt-2",
@@ -71,11 +70,7 @@ fn the_official_examples_round_trip() {
             .map(Tree::text)
             .unwrap_or_default()
             .to_owned();
-        let id = sent
-            .member("id")
-            .map(Tree::text)
-            .unwrap_or_default()
-            .to_owned();
+        let id = sent.member("id").map(Tree::text).unwrap_or_default().to_owned();
         let answer = if id.is_empty() {
             client.send("POST", &format!("/fhir/{kind}"), &[], Some(text))
         } else {

@@ -1,7 +1,9 @@
 //! AUD-2 and the disk's own faults: on a full or read-only disk nothing is disclosed without its entry, nothing acknowledged is lost, and the
 //! message says what is wrong.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -25,14 +27,7 @@ impl Disk {
     fn new(at: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(at).expect("folder");
         let done = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={mib}m"),
-                "tmpfs",
-                at.to_str()?,
-            ])
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", at.to_str()?])
             .output();
         if done.is_ok_and(|output| output.status.success()) {
             return Some(Self(at.to_owned()));
@@ -84,20 +79,12 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
             }
         }
     }
-    println!(
-        "writes refused after {refused:?}, {} acknowledged",
-        acknowledged.len()
-    );
+    println!("writes refused after {refused:?}, {} acknowledged", acknowledged.len());
     assert!(refused.is_some(), "the disk never filled");
     assert!(server.alive());
     // Reads: with their entry (the reserve), or not at all.
     let read = client.get(&format!("/fhir/Patient/{}", acknowledged[0]));
-    assert!(
-        matches!(read.status, 200 | 503),
-        "{} {}",
-        read.status,
-        read.text()
-    );
+    assert!(matches!(read.status, 200 | 503), "{} {}", read.status, read.text());
     if read.status == 503 {
         assert!(!read.text().contains("Full"));
     }
@@ -140,13 +127,7 @@ fn a_read_only_disk_is_named() {
     assert!(done.status.success(), "{}", said(&done));
     let data = disk.0.join("data");
     let refused = Server::start(
-        &[
-            "demo",
-            "--data",
-            data.to_str().unwrap(),
-            "--listen",
-            "127.0.0.1:0",
-        ],
+        &["demo", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"],
         &data,
         &folder.join("log"),
         None,
@@ -164,9 +145,7 @@ fn a_read_only_disk_is_named() {
         Ok(server) => {
             // If it starts at all it must not disclose: the entry cannot be written.
             let token = fs::read_to_string(folder.join("token")).unwrap();
-            let answer = server
-                .client_with(token.trim())
-                .get(&format!("/fhir/Patient/{id}"));
+            let answer = server.client_with(token.trim()).get(&format!("/fhir/Patient/{id}"));
             assert_eq!(answer.status, 503, "{}", answer.text());
         }
     }
@@ -176,8 +155,5 @@ fn a_read_only_disk_is_named() {
         .unwrap();
     assert!(done.status.success(), "{}", said(&done));
     let server = Server::demo_in(&disk.0, &["--patients", "0"]);
-    server
-        .client()
-        .get(&format!("/fhir/Patient/{id}"))
-        .expect(200);
+    server.client().get(&format!("/fhir/Patient/{id}")).expect(200);
 }

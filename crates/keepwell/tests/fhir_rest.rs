@@ -1,6 +1,8 @@
 //! FHIR R4 REST over HTTP: <https://hl7.org/fhir/R4/http.html>, one test for each interaction or header.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -23,9 +25,7 @@ fn client() -> (Server, Client) {
 #[test]
 fn create_read_update_delete() {
     let (server, mut client) = client();
-    let created = client
-        .post("/fhir/Patient", &patient("Quill", "Ada"))
-        .expect(201);
+    let created = client.post("/fhir/Patient", &patient("Quill", "Ada")).expect(201);
     let (id, version) = created.location();
     assert_eq!(version, "1");
     let location = created.header("location").unwrap().to_owned();
@@ -37,10 +37,7 @@ fn create_read_update_delete() {
     assert_eq!(created.header("etag"), Some("W/\"1\""));
     assert!(created.header("last-modified").is_some());
     let body = created.json();
-    assert_eq!(
-        (&body["id"], &body["meta"]["versionId"]),
-        (&json!(id), &json!("1"))
-    );
+    assert_eq!((&body["id"], &body["meta"]["versionId"]), (&json!(id), &json!("1")));
     assert!(body["meta"]["lastUpdated"].is_string());
 
     let read = client.get(&format!("/fhir/Patient/{id}")).expect(200);
@@ -54,38 +51,24 @@ fn create_read_update_delete() {
 
     let mut next = body.clone();
     next["active"] = json!(true);
-    let updated = client
-        .put(&format!("/fhir/Patient/{id}"), &next)
-        .expect(200);
+    let updated = client.put(&format!("/fhir/Patient/{id}"), &next).expect(200);
     assert_eq!(updated.header("etag"), Some("W/\"2\""));
     assert_eq!(updated.json()["active"], true);
     assert_eq!(
-        client
-            .get(&format!("/fhir/Patient/{id}/_history/1"))
-            .expect(200)
-            .json(),
+        client.get(&format!("/fhir/Patient/{id}/_history/1")).expect(200).json(),
         body
     );
     assert_eq!(
-        client
-            .get(&format!("/fhir/Patient/{id}/_history/2"))
-            .expect(200)
-            .json()["meta"]["versionId"],
+        client.get(&format!("/fhir/Patient/{id}/_history/2")).expect(200).json()["meta"]["versionId"],
         "2"
     );
-    client
-        .get(&format!("/fhir/Patient/{id}/_history/3"))
-        .refused(404);
+    client.get(&format!("/fhir/Patient/{id}/_history/3")).refused(404);
 
     let deleted = client.delete(&format!("/fhir/Patient/{id}"));
     assert!(matches!(deleted.status, 200 | 204), "{}", deleted.status);
     client.get(&format!("/fhir/Patient/{id}")).refused(410);
-    client
-        .get(&format!("/fhir/Patient/{id}/_history/1"))
-        .expect(200);
-    client
-        .get(&format!("/fhir/Patient/{id}/_history/3"))
-        .refused(410);
+    client.get(&format!("/fhir/Patient/{id}/_history/1")).expect(200);
+    client.get(&format!("/fhir/Patient/{id}/_history/3")).refused(410);
     assert!(client.matches("Patient?family=Quill").is_empty());
     // Deleting what is gone, or never was, is not an error.
     assert!(matches!(
@@ -128,9 +111,7 @@ fn without_a_token_nothing_is_answered() {
         assert!(answer.header("www-authenticate").is_some(), "{path}");
         answer.refused(401);
     }
-    stranger
-        .post("/fhir/Patient", &patient("X", "Y"))
-        .refused(401);
+    stranger.post("/fhir/Patient", &patient("X", "Y")).refused(401);
     let mut wrong = server.client_with("abc.def.ghi");
     wrong.get("/fhir/Patient").refused(401);
     // The capability statement holds no patient data and is open.
@@ -142,17 +123,11 @@ fn update_as_create_takes_the_id_of_the_path() {
     let (_server, mut client) = client();
     let mut resource = patient("Own", "Id");
     resource["id"] = json!("my-own.ID-1");
-    let created = client
-        .put("/fhir/Patient/my-own.ID-1", &resource)
-        .expect(201);
+    let created = client.put("/fhir/Patient/my-own.ID-1", &resource).expect(201);
     assert_eq!(created.json()["id"], "my-own.ID-1");
     client.put("/fhir/Patient/other", &resource).refused(400);
-    client
-        .put("/fhir/Patient/noid", &patient("No", "Id"))
-        .refused(400);
-    client
-        .put("/fhir/Observation/my-own.ID-1", &resource)
-        .refused(400);
+    client.put("/fhir/Patient/noid", &patient("No", "Id")).refused(400);
+    client.put("/fhir/Observation/my-own.ID-1", &resource).refused(400);
     client.post("/fhir/Observation", &resource).refused(400);
     // An id in the body of a create is not kept, but must be well formed.
     let created = client.post("/fhir/Patient", &resource).expect(201);
@@ -163,11 +138,7 @@ fn update_as_create_takes_the_id_of_the_path() {
     let long = "a".repeat(65);
     resource["id"] = json!(long);
     let refusal = client.put(&format!("/fhir/Patient/{long}"), &resource);
-    assert!(
-        matches!(refusal.status, 400 | 404 | 422),
-        "{}",
-        refusal.status
-    );
+    assert!(matches!(refusal.status, 400 | 404 | 422), "{}", refusal.status);
 }
 
 #[test]
@@ -177,11 +148,7 @@ fn ids_that_look_like_social_security_numbers_are_refused() {
         let mut resource = patient("Ssn", "Id");
         resource["id"] = json!(id);
         let answer = client.put(&format!("/fhir/Patient/{id}"), &resource);
-        assert!(
-            matches!(answer.status, 400 | 422),
-            "{id}: {}",
-            answer.status
-        );
+        assert!(matches!(answer.status, 400 | 422), "{id}: {}", answer.status);
     }
 }
 
@@ -194,28 +161,13 @@ fn versions_are_guarded_by_if_match() {
     resource["active"] = json!(true);
     let body = resource.to_string();
     client
-        .send(
-            "PUT",
-            &path,
-            &[("If-Match", "W/\"7\"")],
-            Some(body.as_bytes()),
-        )
+        .send("PUT", &path, &[("If-Match", "W/\"7\"")], Some(body.as_bytes()))
         .refused(412);
     client
-        .send(
-            "PUT",
-            &path,
-            &[("If-Match", "W/\"1\"")],
-            Some(body.as_bytes()),
-        )
+        .send("PUT", &path, &[("If-Match", "W/\"1\"")], Some(body.as_bytes()))
         .expect(200);
     client
-        .send(
-            "PUT",
-            &path,
-            &[("If-Match", "W/\"1\"")],
-            Some(body.as_bytes()),
-        )
+        .send("PUT", &path, &[("If-Match", "W/\"1\"")], Some(body.as_bytes()))
         .refused(412);
     client
         .send("DELETE", &path, &[("If-Match", "W/\"1\"")], None)
@@ -223,20 +175,10 @@ fn versions_are_guarded_by_if_match() {
     let patch = br#"[{"op":"replace","path":"/active","value":false}]"#;
     let json_patch = ("Content-Type", "application/json-patch+json");
     client
-        .send(
-            "PATCH",
-            &path,
-            &[json_patch, ("If-Match", "W/\"1\"")],
-            Some(patch),
-        )
+        .send("PATCH", &path, &[json_patch, ("If-Match", "W/\"1\"")], Some(patch))
         .refused(412);
     client
-        .send(
-            "PATCH",
-            &path,
-            &[json_patch, ("If-Match", "W/\"2\"")],
-            Some(patch),
-        )
+        .send("PATCH", &path, &[json_patch, ("If-Match", "W/\"2\"")], Some(patch))
         .expect(200);
 }
 
@@ -280,23 +222,14 @@ fn patch_by_json_patch() {
     assert_eq!(patched.json()["name"][1]["family"], "Second");
     assert_eq!(patched.header("etag"), Some("W/\"2\""));
     for (body, statuses) in [
-        (
-            r#"[{"op":"test","path":"/gender","value":"male"}]"#,
-            [409, 422, 400],
-        ),
+        (r#"[{"op":"test","path":"/gender","value":"male"}]"#, [409, 422, 400]),
         (r#"[{"op":"remove","path":"/nothing"}]"#, [400, 422, 409]),
         (
             r#"[{"op":"replace","path":"/gender","value":"nonsense"}]"#,
             [422, 400, 400],
         ),
-        (
-            r#"[{"op":"add","path":"/unknownElement","value":1}]"#,
-            [422, 400, 400],
-        ),
-        (
-            r#"[{"op":"replace","path":"/id","value":"other"}]"#,
-            [400, 422, 409],
-        ),
+        (r#"[{"op":"add","path":"/unknownElement","value":1}]"#, [422, 400, 400]),
+        (r#"[{"op":"replace","path":"/id","value":"other"}]"#, [400, 422, 409]),
         (
             r#"[{"op":"replace","path":"/resourceType","value":"Group"}]"#,
             [400, 422, 409],
@@ -313,12 +246,7 @@ fn patch_by_json_patch() {
         );
         assert_eq!(answer.json()["resourceType"], "OperationOutcome");
     }
-    let refused = client.send(
-        "PATCH",
-        &path,
-        &[("Content-Type", "text/plain")],
-        Some(b"[]"),
-    );
+    let refused = client.send("PATCH", &path, &[("Content-Type", "text/plain")], Some(b"[]"));
     assert_eq!(refused.status, 415, "{}", refused.text());
     client
         .send("PATCH", "/fhir/Patient/none", &headers, Some(b"[]"))
@@ -381,10 +309,7 @@ fn a_hundred_parallel_conditional_creates_make_one_resource() {
                 })
             })
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(
         statuses.iter().filter(|status| **status == 201).count(),
@@ -396,13 +321,7 @@ fn a_hundred_parallel_conditional_creates_make_one_resource() {
         99,
         "{statuses:?}"
     );
-    assert_eq!(
-        server
-            .client()
-            .matches("Patient?identifier=urn:test|race")
-            .len(),
-        1
-    );
+    assert_eq!(server.client().matches("Patient?identifier=urn:test|race").len(), 1);
 }
 
 #[test]
@@ -459,10 +378,7 @@ fn history_of_an_instance_a_type_and_the_system() {
     client.create(&observation(&id, "1-1", 1.0));
     client.delete(&path);
     let history = client.get(&format!("{path}/_history")).expect(200).json();
-    assert_eq!(
-        (&history["type"], &history["total"]),
-        (&json!("history"), &json!(5))
-    );
+    assert_eq!((&history["type"], &history["total"]), (&json!("history"), &json!(5)));
     let entries = history["entry"].as_array().unwrap();
     let methods: Vec<&str> = entries
         .iter()
@@ -481,15 +397,9 @@ fn history_of_an_instance_a_type_and_the_system() {
     assert_eq!(of_type["entry"].as_array().unwrap().len(), 5);
     let of_all = client.get("/fhir/_history").expect(200).json();
     assert_eq!(of_all["entry"].as_array().unwrap().len(), 6);
-    assert_eq!(
-        of_all["entry"][1]["resource"]["resourceType"],
-        "Observation"
-    );
+    assert_eq!(of_all["entry"][1]["resource"]["resourceType"], "Observation");
 
-    let page = client
-        .get(&format!("{path}/_history?_count=2"))
-        .expect(200)
-        .json();
+    let page = client.get(&format!("{path}/_history?_count=2")).expect(200).json();
     assert_eq!(page["entry"].as_array().unwrap().len(), 2);
     let next = support::link(&page, "next").expect("a next page");
     let second = client.get(&next).expect(200).json();
@@ -504,14 +414,9 @@ fn history_of_an_instance_a_type_and_the_system() {
         .expect(200)
         .json();
     assert_eq!(newer["entry"].as_array().unwrap().len(), 3);
-    let at = client
-        .get(&format!("{path}/_history?_at={since}"))
-        .expect(200)
-        .json();
+    let at = client.get(&format!("{path}/_history?_at={since}")).expect(200).json();
     assert!(!at["entry"].as_array().unwrap().is_empty());
-    client
-        .get(&format!("{path}/_history?_since=yesterday"))
-        .refused(400);
+    client.get(&format!("{path}/_history?_since=yesterday")).refused(400);
 }
 
 #[test]
@@ -520,12 +425,7 @@ fn preferences_formats_and_views() {
     let body = patient("Prefer", "Minimal").to_string();
     let post = |client: &mut Client, prefer: &str| {
         client
-            .send(
-                "POST",
-                "/fhir/Patient",
-                &[("Prefer", prefer)],
-                Some(body.as_bytes()),
-            )
+            .send("POST", "/fhir/Patient", &[("Prefer", prefer)], Some(body.as_bytes()))
             .expect(201)
     };
     let minimal = post(&mut client, "return=minimal");
@@ -552,19 +452,11 @@ fn preferences_formats_and_views() {
         .send(
             "GET",
             &path,
-            &[(
-                "Accept",
-                "text/html, application/fhir+json;q=0.9, */*;q=0.1",
-            )],
+            &[("Accept", "text/html, application/fhir+json;q=0.9, */*;q=0.1")],
             None,
         )
         .expect(200);
-    assert!(
-        client
-            .get(&format!("{path}?_pretty=true"))
-            .text()
-            .contains("\n  ")
-    );
+    assert!(client.get(&format!("{path}?_pretty=true")).text().contains("\n  "));
     assert!(!client.get(&path).text().contains('\n'));
     let xml = client.send(
         "POST",
@@ -582,29 +474,17 @@ fn preferences_formats_and_views() {
         )
         .expect(201);
 
-    let summary = client
-        .get(&format!("{path}?_summary=true"))
-        .expect(200)
-        .json();
+    let summary = client.get(&format!("{path}?_summary=true")).expect(200).json();
     assert_eq!(summary["meta"]["tag"][0]["code"], "SUBSETTED");
     assert!(summary["name"].is_array());
-    let elements = client
-        .get(&format!("{path}?_elements=birthDate"))
-        .expect(200)
-        .json();
+    let elements = client.get(&format!("{path}?_elements=birthDate")).expect(200).json();
     assert!(elements["birthDate"].is_string() && elements.get("name").is_none());
     assert_eq!(elements["meta"]["tag"][0]["code"], "SUBSETTED");
-    let count = client
-        .get("/fhir/Patient?_summary=count")
-        .expect(200)
-        .json();
+    let count = client.get("/fhir/Patient?_summary=count").expect(200).json();
     assert_eq!(count["total"], 4);
     assert!(count.get("entry").is_none());
     // A cut resource must not be written back by mistake.
-    assert_eq!(
-        client.get(&path).json().get("meta").unwrap().get("tag"),
-        None
-    );
+    assert_eq!(client.get(&path).json().get("meta").unwrap().get("tag"), None);
 }
 
 #[test]
@@ -619,10 +499,7 @@ fn capabilities_name_what_is_there() {
     assert_eq!(rest["mode"], "server");
     let resources = rest["resource"].as_array().unwrap();
     assert_eq!(resources.len(), 146);
-    let patient = resources
-        .iter()
-        .find(|resource| resource["type"] == "Patient")
-        .unwrap();
+    let patient = resources.iter().find(|resource| resource["type"] == "Patient").unwrap();
     let interactions: Vec<&str> = patient["interaction"]
         .as_array()
         .unwrap()
@@ -659,14 +536,12 @@ fn capabilities_name_what_is_there() {
         assert!(system.contains(&code), "{code}");
     }
     // Every parameter that is named there works: an unknown one would be a 400.
-    for resource in resources.iter().filter(|r| {
-        ["Patient", "Observation", "Encounter", "AuditEvent"].contains(&r["type"].as_str().unwrap())
-    }) {
+    for resource in resources
+        .iter()
+        .filter(|r| ["Patient", "Observation", "Encounter", "AuditEvent"].contains(&r["type"].as_str().unwrap()))
+    {
         for parameter in resource["searchParam"].as_array().unwrap() {
-            let (kind, name) = (
-                resource["type"].as_str().unwrap(),
-                parameter["name"].as_str().unwrap(),
-            );
+            let (kind, name) = (resource["type"].as_str().unwrap(), parameter["name"].as_str().unwrap());
             let value = match parameter["type"].as_str().unwrap() {
                 "date" => "2020",
                 "number" | "quantity" => "1",
@@ -676,9 +551,7 @@ fn capabilities_name_what_is_there() {
                 "token" => "true",
                 _ => "x",
             };
-            client
-                .get(&format!("/fhir/{kind}?{name}={value}"))
-                .expect(200);
+            client.get(&format!("/fhir/{kind}?{name}={value}")).expect(200);
         }
     }
 }
@@ -699,8 +572,7 @@ fn validate_reports_and_stores_nothing() {
     );
     let mut bad = patient("Val", "Id");
     bad["name"][0]["given"] = json!(["ok", ""]);
-    let parameters =
-        json!({"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": bad}]});
+    let parameters = json!({"resourceType": "Parameters", "parameter": [{"name": "resource", "resource": bad}]});
     for (path, body) in [
         ("/fhir/Patient/$validate", &bad),
         ("/fhir/Patient/$validate", &parameters),
@@ -712,19 +584,13 @@ fn validate_reports_and_stores_nothing() {
             .iter()
             .filter_map(|issue| issue["expression"][0].as_str())
             .collect();
-        assert!(
-            expressions.contains(&"Patient.name[0].given[1]"),
-            "{outcome}"
-        );
+        assert!(expressions.contains(&"Patient.name[0].given[1]"), "{outcome}");
     }
     assert!(client.matches("Patient").is_empty());
     // The same fault on a create names the same element.
     let refusal = client.post("/fhir/Patient", &bad);
     assert!(matches!(refusal.status, 400 | 422));
-    assert_eq!(
-        refusal.json()["issue"][0]["expression"][0],
-        "Patient.name[0].given[1]"
-    );
+    assert_eq!(refusal.json()["issue"][0]["expression"][0], "Patient.name[0].given[1]");
     let mut quantity = observation("x", "1-1", 1.0);
     quantity["valueQuantity"]["value"] = json!("not a number");
     let refusal = client.post("/fhir/Observation", &quantity).json();
@@ -740,8 +606,7 @@ fn everything_of_a_patient() {
     let (_server, mut client) = client();
     let id = client.create(&patient("Every", "Thing"));
     let other = client.create(&patient("Some", "Body"));
-    let doctor =
-        client.create(&json!({"resourceType": "Practitioner", "name": [{"family": "Doc"}]}));
+    let doctor = client.create(&json!({"resourceType": "Practitioner", "name": [{"family": "Doc"}]}));
     for n in 0..5 {
         client.create(&observation(&id, "1-1", f64::from(n)));
         client.create(&observation(&other, "1-1", f64::from(n)));
@@ -837,11 +702,7 @@ fn a_transaction_resolves_its_references() {
             json!([{"resource": dangling, "request": {"method": "POST", "url": "Observation"}}]),
         ),
     );
-    assert!(
-        matches!(refusal.status, 400 | 404 | 412 | 422),
-        "{}",
-        refusal.status
-    );
+    assert!(matches!(refusal.status, 400 | 404 | 412 | 422), "{}", refusal.status);
 }
 
 #[test]
@@ -859,15 +720,17 @@ fn a_transaction_is_all_or_nothing() {
         json!({"resource": patient("A", "B"), "request": {"method": "POST", "url": "Observation"}}),
         json!({"resource": patient("A", "B")}),
     ] {
-        let answer = client.post("/fhir/", &bundle("transaction", json!([
-            {"resource": patient("Atomic", "Never"), "request": {"method": "POST", "url": "Patient"}},
-            bad,
-        ])));
-        assert!(
-            (400..500).contains(&answer.status),
-            "{} {bad}",
-            answer.status
+        let answer = client.post(
+            "/fhir/",
+            &bundle(
+                "transaction",
+                json!([
+                    {"resource": patient("Atomic", "Never"), "request": {"method": "POST", "url": "Patient"}},
+                    bad,
+                ]),
+            ),
         );
+        assert!((400..500).contains(&answer.status), "{} {bad}", answer.status);
         assert_eq!(answer.json()["resourceType"], "OperationOutcome");
         assert_eq!(client.matches("Patient?given=Never").len(), 0, "{bad}");
     }
@@ -900,19 +763,11 @@ fn a_transaction_follows_the_processing_order() {
     ]))).expect(200).json();
     let entries = answer["entry"].as_array().unwrap();
     assert!(
-        entries[1]["response"]["status"]
-            .as_str()
-            .unwrap()
-            .starts_with("201"),
+        entries[1]["response"]["status"].as_str().unwrap().starts_with("201"),
         "the delete came first: {answer}"
     );
     assert_eq!(entries[0]["resource"]["total"], 1);
-    assert!(
-        entries[2]["response"]["status"]
-            .as_str()
-            .unwrap()
-            .starts_with("20")
-    );
+    assert!(entries[2]["response"]["status"].as_str().unwrap().starts_with("20"));
 }
 
 #[test]
@@ -930,11 +785,7 @@ fn a_batch_answers_each_entry_for_itself() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|entry| {
-            entry["response"]["status"].as_str().unwrap()[..3]
-                .parse()
-                .unwrap()
-        })
+        .map(|entry| entry["response"]["status"].as_str().unwrap()[..3].parse().unwrap())
         .collect();
     assert_eq!(statuses[0], 201);
     assert!(matches!(statuses[1], 400 | 422), "{statuses:?}");
@@ -944,15 +795,10 @@ fn a_batch_answers_each_entry_for_itself() {
         "OperationOutcome"
     );
     assert_eq!(client.matches("Patient?family=Batch").len(), 1);
-    client
-        .post("/fhir", &bundle("searchset", json!([])))
-        .refused(400);
+    client.post("/fhir", &bundle("searchset", json!([]))).refused(400);
     client.post("/fhir", &patient("Not", "Bundle")).refused(400);
     assert_eq!(
-        client
-            .post("/fhir", &bundle("batch", json!([])))
-            .expect(200)
-            .json()["type"],
+        client.post("/fhir", &bundle("batch", json!([]))).expect(200).json()["type"],
         "batch-response"
     );
 }
@@ -971,8 +817,7 @@ fn references_must_be_of_a_permitted_type() {
 #[test]
 fn what_a_write_must_refuse() {
     let (_server, mut client) = client();
-    let post =
-        |client: &mut Client, body: &[u8]| client.send("POST", "/fhir/Patient", &[], Some(body));
+    let post = |client: &mut Client, body: &[u8]| client.send("POST", "/fhir/Patient", &[], Some(body));
     for body in [
         &b""[..],
         b"{",

@@ -1,6 +1,8 @@
 //! FHIR search over HTTP (<https://hl7.org/fhir/R4/search.html>): what the answer keys of `search_keys.rs` do not ask for.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -18,7 +20,8 @@ use support::{Client, Server, link, observation, patient};
 fn world() -> (Server, Client, Vec<String>) {
     let server = Server::empty();
     let mut client = server.client();
-    let doctor = client.create(&json!({"resourceType": "Practitioner", "name": [{"family": "Welby", "given": ["Marcus"]}]}));
+    let doctor =
+        client.create(&json!({"resourceType": "Practitioner", "name": [{"family": "Welby", "given": ["Marcus"]}]}));
     let mut ids = Vec::new();
     for (n, family) in ["Åkesson", "Baker", "Chan"].iter().enumerate() {
         let mut resource = patient(family, &format!("Given{n}"));
@@ -27,11 +30,7 @@ fn world() -> (Server, Client, Vec<String>) {
         resource["identifier"] = json!([{"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "MR"}]}, "system": "urn:mrn", "value": format!("m{n}")}]);
         let id = client.create(&resource);
         for value in 0..5 {
-            client.create(&observation(
-                &id,
-                &format!("{value}-0"),
-                f64::from(value) + 0.5,
-            ));
+            client.create(&observation(&id, &format!("{value}-0"), f64::from(value) + 0.5));
         }
         ids.push(id);
     }
@@ -82,10 +81,7 @@ fn strings_tokens_and_dates() {
         ("Patient?family=%C3%85KES", one(0)),
         ("Patient?family:exact=Baker", one(1)),
         ("Patient?family:exact=baker", vec![]),
-        (
-            "Patient?family:contains=ake",
-            vec![ids[0].clone(), ids[1].clone()],
-        ),
+        ("Patient?family:contains=ake", vec![ids[0].clone(), ids[1].clone()]),
         ("Patient?name=given2", one(2)),
         ("Patient?identifier=urn:mrn|m1", one(1)),
         ("Patient?identifier=m1", one(1)),
@@ -96,22 +92,10 @@ fn strings_tokens_and_dates() {
             one(2),
         ),
         ("Patient?birthdate=1950", one(0)),
-        (
-            "Patient?birthdate=gt1959",
-            vec![ids[1].clone(), ids[2].clone()],
-        ),
-        (
-            "Patient?birthdate=ge1950-01-15&birthdate=lt1960-02-15",
-            one(0),
-        ),
-        (
-            "Patient?birthdate=ne1950",
-            vec![ids[1].clone(), ids[2].clone()],
-        ),
-        (
-            "Patient?birthdate=1950,1970",
-            vec![ids[0].clone(), ids[2].clone()],
-        ),
+        ("Patient?birthdate=gt1959", vec![ids[1].clone(), ids[2].clone()]),
+        ("Patient?birthdate=ge1950-01-15&birthdate=lt1960-02-15", one(0)),
+        ("Patient?birthdate=ne1950", vec![ids[1].clone(), ids[2].clone()]),
+        ("Patient?birthdate=1950,1970", vec![ids[0].clone(), ids[2].clone()]),
         ("Patient?gender:not=female", vec![]),
         ("Patient?death-date:missing=true", ids.clone()),
         ("Patient?general-practitioner.name=welby", ids.clone()),
@@ -139,23 +123,11 @@ fn quantities_and_composites() {
     for (query, count) in [
         ("Observation?value-quantity=2.5", 3),
         ("Observation?value-quantity=gt2.5", 6),
-        (
-            "Observation?value-quantity=le0.5|http://unitsofmeasure.org|mmol/L",
-            3,
-        ),
+        ("Observation?value-quantity=le0.5|http://unitsofmeasure.org|mmol/L", 3),
         ("Observation?value-quantity=2.5||mmol/L", 3),
-        (
-            "Observation?value-quantity=2.5|http://unitsofmeasure.org|mg",
-            0,
-        ),
-        (
-            "Observation?code-value-quantity=http://loinc.org|2-0$gt2",
-            3,
-        ),
-        (
-            "Observation?code-value-quantity=http://loinc.org|2-0$gt3",
-            0,
-        ),
+        ("Observation?value-quantity=2.5|http://unitsofmeasure.org|mg", 0),
+        ("Observation?code-value-quantity=http://loinc.org|2-0$gt2", 3),
+        ("Observation?code-value-quantity=http://loinc.org|2-0$gt3", 0),
         ("Observation?combo-code=4-0", 3),
         ("Observation?date=2024-05-01", 15),
         ("Observation?date=sa2024-05-01", 0),
@@ -170,17 +142,12 @@ fn quantities_and_composites() {
         1
     );
     assert_eq!(
-        client
-            .matches(&format!("Observation?subject=Patient/{}", ids[1]))
-            .len(),
+        client.matches(&format!("Observation?subject=Patient/{}", ids[1])).len(),
         5
     );
     assert_eq!(
         client
-            .matches(
-                &format!("Patient/{}/Observation?code=1-0", ids[1])
-                    .replacen("Patient/", "Patient/", 1)
-            )
+            .matches(&format!("Patient/{}/Observation?code=1-0", ids[1]).replacen("Patient/", "Patient/", 1))
             .len(),
         1
     );
@@ -191,11 +158,7 @@ fn includes_both_ways() {
     let (_server, mut client, ids) = world();
     let bundle = client.get(&format!("/fhir/Observation?patient={}&code=1-0&_include=Observation:patient&_include:iterate=Patient:general-practitioner", ids[0])).expect(200).json();
     assert_eq!(
-        (
-            modes(&bundle, "match"),
-            modes(&bundle, "include"),
-            &bundle["total"]
-        ),
+        (modes(&bundle, "match"), modes(&bundle, "include"), &bundle["total"]),
         (1, 2, &json!(1))
     );
     let bundle = client
@@ -203,10 +166,7 @@ fn includes_both_ways() {
         .expect(200)
         .json();
     assert_eq!((modes(&bundle, "match"), modes(&bundle, "include")), (1, 5));
-    let bundle = client
-        .get("/fhir/Patient?family=Chan&_revinclude=*")
-        .expect(200)
-        .json();
+    let bundle = client.get("/fhir/Patient?family=Chan&_revinclude=*").expect(200).json();
     assert_eq!((modes(&bundle, "match"), modes(&bundle, "include")), (1, 5));
     // Included once, however often it is referred to.
     let bundle = client
@@ -234,10 +194,7 @@ fn sorting_paging_and_totals() {
         .json();
     assert_eq!((modes(&page, "match"), &page["total"]), (4, &json!(15)));
     let next = link(&page, "next").expect("next");
-    assert!(
-        !next.contains("2020"),
-        "no search value in a page link: {next}"
-    );
+    assert!(!next.contains("2020"), "no search value in a page link: {next}");
     // Writes between the pages neither repeat nor skip.
     let mut seen: Vec<String> = page["entry"]
         .as_array()
@@ -304,9 +261,7 @@ fn post_search_and_lenient_handling() {
         .expect(200)
         .json();
     assert_eq!(modes(&both, "match"), 1);
-    client
-        .get("/fhir/Patient?family=Baker&nonsense=1")
-        .refused(400);
+    client.get("/fhir/Patient?family=Baker&nonsense=1").refused(400);
     let bundle = client
         .send(
             "GET",
@@ -334,34 +289,21 @@ fn common_parameters() {
     let (_server, mut client, ids) = world();
     let mut tagged = client.get(&format!("/fhir/Patient/{}", ids[0])).json();
     tagged["meta"] = json!({"tag": [{"system": "urn:tag", "code": "a"}], "profile": ["http://example.org/p"], "security": [{"system": "urn:sec", "code": "N"}], "source": "urn:source"});
-    client
-        .put(&format!("/fhir/Patient/{}", ids[0]), &tagged)
-        .expect(200);
+    client.put(&format!("/fhir/Patient/{}", ids[0]), &tagged).expect(200);
     for query in [
         "_tag=urn:tag|a",
         "_profile=http://example.org/p",
         "_security=urn:sec|N",
         "_source=urn:source",
     ] {
-        assert_eq!(
-            client.matches(&format!("Patient?{query}")),
-            [ids[0].clone()],
-            "{query}"
-        );
+        assert_eq!(client.matches(&format!("Patient?{query}")), [ids[0].clone()], "{query}");
     }
-    assert_eq!(
-        client
-            .matches(&format!("Patient?_id={},{}", ids[0], ids[2]))
-            .len(),
-        2
-    );
+    assert_eq!(client.matches(&format!("Patient?_id={},{}", ids[0], ids[2])).len(), 2);
     assert_eq!(client.matches("Patient?_lastUpdated=ge2020-01-01").len(), 3);
     assert_eq!(client.matches("Patient?_lastUpdated=lt2020-01-01").len(), 0);
     // An update leaves the old version's terms behind.
     tagged["name"][0]["family"] = json!("Renamed");
-    client
-        .put(&format!("/fhir/Patient/{}", ids[0]), &tagged)
-        .expect(200);
+    client.put(&format!("/fhir/Patient/{}", ids[0]), &tagged).expect(200);
     assert_eq!(client.matches("Patient?family=akesson").len(), 0);
     assert_eq!(client.matches("Patient?family=renamed").len(), 1);
 }
@@ -385,12 +327,9 @@ fn value_sets() {
         .get("/fhir/Observation?code:in=http://example.org/nowhere")
         .refused(400);
     // A stored value set is known from then on.
-    client.create(&json!({"resourceType": "ValueSet", "url": "http://example.org/mine", "status": "active",
-        "compose": {"include": [{"system": "http://loinc.org", "concept": [{"code": "1-0"}, {"code": "2-0"}]}]}}));
-    assert_eq!(
-        client
-            .matches("Observation?code:in=http://example.org/mine")
-            .len(),
-        6
+    client.create(
+        &json!({"resourceType": "ValueSet", "url": "http://example.org/mine", "status": "active",
+        "compose": {"include": [{"system": "http://loinc.org", "concept": [{"code": "1-0"}, {"code": "2-0"}]}]}}),
     );
+    assert_eq!(client.matches("Observation?code:in=http://example.org/mine").len(), 6);
 }

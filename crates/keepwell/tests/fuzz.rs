@@ -3,8 +3,10 @@
 //!
 //! Two seconds a parser by default; `KEEPWELL_FUZZ_SECONDS` says how long. A failure prints the seed of the run and the input; an input that once failed becomes
 //! a file of the corpus.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -68,16 +70,8 @@ fn run(name: &str, input: &[u8], target: &impl Fn(&[u8])) {
     let at = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| target(input)));
     let took = at.elapsed();
-    assert!(
-        outcome.is_ok(),
-        "{name} panicked on {}",
-        support::base64(input)
-    );
-    assert!(
-        took < SLOWEST,
-        "{name} took {took:?} for {}",
-        support::base64(input)
-    );
+    assert!(outcome.is_ok(), "{name} panicked on {}", support::base64(input));
+    assert!(took < SLOWEST, "{name} took {took:?} for {}", support::base64(input));
 }
 
 fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], tokens: &[&str], rng: &mut Rng) {
@@ -110,10 +104,7 @@ fn mutate(input: &mut Vec<u8>, corpus: &[Vec<u8>], tokens: &[&str], rng: &mut Rn
             input.splice(at..at, many);
         }
         _ => input
-            .splice(
-                at..at,
-                rng.next().to_le_bytes()[..rng.below(9)].iter().copied(),
-            )
+            .splice(at..at, rng.next().to_le_bytes()[..rng.below(9)].iter().copied())
             .for_each(drop),
     }
 }
@@ -162,11 +153,9 @@ fn json() {
             let again = json::parse(&written).expect("own output is JSON");
             assert!(again == tree, "a tree changed on its way through text");
             // Another parser agrees that it is JSON; a byte order mark may be ignored (RFC 8259, section 8.1).
-            let other: Result<serde_json::Value, _> =
-                serde_json::from_str(text.trim_start_matches('\u{feff}'));
+            let other: Result<serde_json::Value, _> = serde_json::from_str(text.trim_start_matches('\u{feff}'));
             assert!(
-                other.is_ok()
-                    || other.is_err_and(|error| error.to_string().contains("out of range")),
+                other.is_ok() || other.is_err_and(|error| error.to_string().contains("out of range")),
                 "accepted what serde_json refuses"
             );
         },

@@ -1,7 +1,9 @@
 //! Invalid resources are refused with an OperationOutcome, valid look-alikes are not: the single-defect mutants and the official
 //! validator's cases of `fhir-invalid`.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -58,10 +60,7 @@ fn mutants_are_refused() {
             .collect();
         let put = client.send(
             "PUT",
-            &format!(
-                "/fhir/{kind}/{}",
-                if path_id.is_empty() { "x" } else { &path_id }
-            ),
+            &format!("/fhir/{kind}/{}", if path_id.is_empty() { "x" } else { &path_id }),
             &[],
             Some(resource.to_string().as_bytes()),
         );
@@ -77,11 +76,7 @@ fn mutants_are_refused() {
         }
     }
     let count: usize = missed.values().map(Vec::len).sum();
-    println!(
-        "{} of {} mutants refused",
-        mutants.len() - count,
-        mutants.len()
-    );
+    println!("{} of {} mutants refused", mutants.len() - count, mutants.len());
     for (kind, cases) in &missed {
         println!("accepted {kind}: {}; first: {}", cases.len(), cases[0]);
     }

@@ -1,7 +1,9 @@
 //! Kill -9 at random points under write load: every acknowledged write is readable afterwards, `keepwell verify` is clean, and there
 //! are as many audit entries as disclosures. Twenty kills by default, as many as `KEEPWELL_KILLS` says.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -30,14 +32,7 @@ fn what_was_acknowledged_survives_random_kills() {
     let acknowledged: Mutex<Acknowledged> = Mutex::new(HashMap::new());
     let mut server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let owner = server.client().create(&patient("Kill", "Nine"));
-    let officer = server.issue(&[
-        "--role",
-        "privacy-officer",
-        "--user",
-        "officer",
-        "--ttl",
-        "24h",
-    ]);
+    let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "24h"]);
     let mut disclosed = 0;
     for kill in 0..kills {
         let looked_at = server.client().create(&patient("Looked", "At"));
@@ -66,12 +61,8 @@ fn what_was_acknowledged_survives_random_kills() {
                     for n in 0.. {
                         let value = f64::from(n);
                         let outcome = match rng.below(4) {
-                            0 if !own.is_empty() => {
-                                update(&mut client, &own[rng.below(own.len())], owner, value)
-                            }
-                            1 if !own.is_empty() => {
-                                delete(&mut client, &own.swap_remove(rng.below(own.len())))
-                            }
+                            0 if !own.is_empty() => update(&mut client, &own[rng.below(own.len())], owner, value),
+                            1 if !own.is_empty() => delete(&mut client, &own.swap_remove(rng.below(own.len()))),
                             2 if !own.is_empty() => read(&mut client, &own[rng.below(own.len())]),
                             _ if worker == 0 => transaction(&mut client, owner, value),
                             _ => create(&mut client, owner, value),
@@ -93,9 +84,7 @@ fn what_was_acknowledged_survives_random_kills() {
         // As many entries as disclosures: the last answer may have been on its way when the process died, hence one more.
         let log = server
             .client_with(&officer)
-            .get(&format!(
-                "/fhir/Patient/{looked_at}/$access-log?_count=1000"
-            ))
+            .get(&format!("/fhir/Patient/{looked_at}/$access-log?_count=1000"))
             .expect(200)
             .json();
         let entries = log["entry"]
@@ -128,13 +117,7 @@ fn what_was_acknowledged_survives_random_kills() {
     let data = folder.join("data");
     let output = cli(&["verify", "--data", data.to_str().unwrap()]);
     assert!(output.status.success(), "{}", said(&output));
-    let output = cli(&[
-        "audit",
-        "verify",
-        "--data",
-        data.to_str().unwrap(),
-        "--json",
-    ]);
+    let output = cli(&["audit", "verify", "--data", data.to_str().unwrap(), "--json"]);
     assert!(output.status.success(), "{}", said(&output));
     println!(
         "{kills} kills, {disclosed} disclosures with their entries; {}",
@@ -190,19 +173,15 @@ fn transaction(client: &mut support::Client, owner: &str, value: f64) -> Outcome
         .ok()?;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let body = answer.json();
-    let paths = body["entry"]
-        .as_array()
-        .expect("entry")
-        .iter()
-        .map(|entry| {
-            let location = entry["response"]["location"].as_str().expect("location");
-            let id = location
-                .split("Observation/")
-                .nth(1)
-                .and_then(|rest| rest.split('/').next())
-                .expect("id");
-            (format!("/fhir/Observation/{id}"), Some(value))
-        });
+    let paths = body["entry"].as_array().expect("entry").iter().map(|entry| {
+        let location = entry["response"]["location"].as_str().expect("location");
+        let id = location
+            .split("Observation/")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next())
+            .expect("id");
+        (format!("/fhir/Observation/{id}"), Some(value))
+    });
     Some(paths.collect())
 }
 
@@ -219,8 +198,7 @@ fn check(client: &mut support::Client, path: &str, state: Option<f64>) {
                 assert!(
                     versions
                         .iter()
-                        .any(|entry| entry["resource"]["valueQuantity"]["value"].as_f64()
-                            == Some(value)),
+                        .any(|entry| entry["resource"]["valueQuantity"]["value"].as_f64() == Some(value)),
                     "{path} lost {value}: {history}"
                 );
             }
@@ -234,9 +212,7 @@ fn check(client: &mut support::Client, path: &str, state: Option<f64>) {
                     .as_array()
                     .expect("entry")
                     .iter()
-                    .any(
-                        |entry| entry["resource"]["valueQuantity"]["value"].as_f64() == Some(value)
-                    ),
+                    .any(|entry| entry["resource"]["valueQuantity"]["value"].as_f64() == Some(value)),
                 "{history}"
             );
         }

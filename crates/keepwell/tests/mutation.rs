@@ -1,8 +1,10 @@
 //! CRY-2: random mutations of the stored files. Each either changes no answer, or is detected: the server refuses to start, refuses the
 //! damaged resource, or `keepwell verify` fails. Never a panic, never a silently different answer, and the unharmed rest stays readable.
 //! Forty mutations by default, as many as `KEEPWELL_MUTATIONS` says.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -120,8 +122,7 @@ fn no_mutation_changes_an_answer_silently() {
         let _ = fs::remove_dir_all(&data);
         support::copy(&original, &data);
         let (what, file) = mutate(&data, &older, &mut rng);
-        let changed = fs::read(&file).unwrap()
-            != fs::read(original.join(file.strip_prefix(&data).unwrap())).unwrap();
+        let changed = fs::read(&file).unwrap() != fs::read(original.join(file.strip_prefix(&data).unwrap())).unwrap();
         let label = format!(
             "round {round}: {what} of {}",
             file.strip_prefix(&data).unwrap().display()
@@ -130,10 +131,7 @@ fn no_mutation_changes_an_answer_silently() {
         let verdict = cli(&["verify", "--data", data.to_str().unwrap()]);
         let text = said(&verdict);
         assert!(!text.contains("panicked"), "{label}: {text}");
-        assert!(
-            verdict.status.code().is_some(),
-            "{label}: verify died of a signal"
-        );
+        assert!(verdict.status.code().is_some(), "{label}: verify died of a signal");
         let detected = !verdict.status.success();
 
         // `verify` may have recovered a log: the server is given the mutated files afresh.
@@ -149,19 +147,13 @@ fn no_mutation_changes_an_answer_silently() {
                     let answer = client.get(path);
                     match answer.status {
                         200 if answer.json() == *body => {}
-                        200 | 404 | 410 => {
-                            silent.push(format!("{path}: {} {}", answer.status, answer.text()))
-                        }
+                        200 | 404 | 410 => silent.push(format!("{path}: {} {}", answer.status, answer.text())),
                         _ => damaged += 1,
                     }
                 }
                 assert!(server.alive(), "{label}");
                 server.stop();
-                assert!(
-                    !server.logged().contains("panicked"),
-                    "{label}: {}",
-                    server.logged()
-                );
+                assert!(!server.logged().contains("panicked"), "{label}: {}", server.logged());
                 assert!(
                     silent.is_empty() || detected,
                     "{label}: changed answers and not detected: {silent:#?}"
@@ -198,12 +190,7 @@ fn no_mutation_changes_an_answer_silently() {
 fn the_rollback_of_the_whole_directory_is_detected_with_a_checkpoint() {
     let folder = Folder::new();
     let outside = folder.join("checkpoint-outside");
-    let arguments = [
-        "--patients",
-        "0",
-        "--checkpoint-copy",
-        outside.to_str().unwrap(),
-    ];
+    let arguments = ["--patients", "0", "--checkpoint-copy", outside.to_str().unwrap()];
     let mut server = Server::demo_in(folder.path(), &arguments);
     server.client().create(&patient("Roll", "Back"));
     server.stop();
@@ -239,8 +226,7 @@ fn the_rollback_of_the_whole_directory_is_detected_with_a_checkpoint() {
     let unchecked = cli(&["verify", "--data", older.to_str().unwrap()]);
     assert!(unchecked.status.success(), "{}", said(&unchecked));
     assert!(
-        said(&unchecked).to_lowercase().contains("not checked")
-            || said(&unchecked).contains("--checkpoint"),
+        said(&unchecked).to_lowercase().contains("not checked") || said(&unchecked).contains("--checkpoint"),
         "{}",
         said(&unchecked)
     );

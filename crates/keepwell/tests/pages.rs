@@ -1,7 +1,9 @@
 //! The pages as a browser would walk them: one-click demo logins, finding a patient, the chart, who looked; and what other sites, other roles and
 //! hostile names must not reach (APP-2, APP-3).
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -53,15 +55,8 @@ impl Browser {
             for (name, value) in &answer.headers {
                 if name.eq_ignore_ascii_case("set-cookie") {
                     let lower = value.to_lowercase();
-                    assert!(
-                        lower.contains("httponly") && lower.contains("samesite="),
-                        "{value}"
-                    );
-                    value
-                        .split(';')
-                        .next()
-                        .unwrap_or_default()
-                        .clone_into(&mut self.cookie);
+                    assert!(lower.contains("httponly") && lower.contains("samesite="), "{value}");
+                    value.split(';').next().unwrap_or_default().clone_into(&mut self.cookie);
                 }
             }
             let Some(location) = answer
@@ -70,10 +65,7 @@ impl Browser {
             else {
                 return answer;
             };
-            path = location
-                .strip_prefix(&origin)
-                .unwrap_or(location)
-                .to_owned();
+            path = location.strip_prefix(&origin).unwrap_or(location).to_owned();
             method = "GET".into();
         }
         panic!("redirects without end");
@@ -91,9 +83,7 @@ impl Browser {
             page.contains(&format!("value=\"{user}\"")),
             "the sign-in page lists {user}"
         );
-        browser
-            .send("POST", "/sign-in", &format!("user={user}"))
-            .expect(200);
+        browser.send("POST", "/sign-in", &format!("user={user}")).expect(200);
         assert!(!browser.cookie.is_empty(), "a session cookie");
         browser
     }
@@ -125,12 +115,7 @@ fn charts(page: &str) -> Vec<String> {
     page.split("href=\"/patients/")
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
-        .map(|rest| {
-            format!(
-                "/patients/{}",
-                rest.replace("&amp;", "&").replace("&#38;", "&")
-            )
-        })
+        .map(|rest| format!("/patients/{}", rest.replace("&amp;", "&").replace("&#38;", "&")))
         .collect()
 }
 
@@ -157,9 +142,7 @@ fn a_physician_finds_a_patient_and_the_privacy_officer_sees_it() {
         "{policy}"
     );
     assert!(
-        !chart.text().contains("<script>")
-            && !chart.text().contains(" onclick=")
-            && !chart.text().contains(" style="),
+        !chart.text().contains("<script>") && !chart.text().contains(" onclick=") && !chart.text().contains(" style="),
         "no inline script or style"
     );
     // Nothing about a patient in an address.
@@ -224,9 +207,7 @@ fn hostile_names_are_shown_as_text() {
     for page in [&found, &chart] {
         assert!(page.contains("Zz"), "the patient is on the page");
         assert!(
-            !page.contains("<script>alert")
-                && !page.contains("<img src=x")
-                && !page.contains("49\"'"),
+            !page.contains("<script>alert") && !page.contains("<img src=x") && !page.contains("49\"'"),
             "markup from data"
         );
     }
@@ -240,11 +221,7 @@ fn other_sites_and_strangers_get_nothing() {
     let mut client = server.client_with("");
     // By number it leads to the name; /fhir does not.
     let by_number = client.get("/sign-in");
-    assert!(
-        (300..400).contains(&by_number.status),
-        "{}",
-        by_number.status
-    );
+    assert!((300..400).contains(&by_number.status), "{}", by_number.status);
     assert!(
         by_number
             .header("location")
@@ -253,13 +230,7 @@ fn other_sites_and_strangers_get_nothing() {
     );
     client.get("/fhir/metadata").expect(200);
     // Without a session every page leads to the sign-in.
-    for path in [
-        "/find",
-        "/patients/1",
-        "/patients/1/access",
-        "/record",
-        "/status",
-    ] {
+    for path in ["/find", "/patients/1", "/patients/1/access", "/record", "/status"] {
         let answer = client.send("GET", path, &[("Host", &host)], None);
         assert!(
             matches!(answer.status, 302 | 303 | 307 | 401),
@@ -305,24 +276,10 @@ fn other_sites_and_strangers_get_nothing() {
     );
     // After the sign-out the session is gone, at the server.
     browser.send("POST", "/sign-out", &format!("csrf={token}"));
-    let answer = client.send(
-        "GET",
-        "/find",
-        &[("Host", &host), ("Cookie", &cookie)],
-        None,
-    );
-    assert!(
-        matches!(answer.status, 302 | 303 | 307 | 401),
-        "{}",
-        answer.status
-    );
+    let answer = client.send("GET", "/find", &[("Host", &host), ("Cookie", &cookie)], None);
+    assert!(matches!(answer.status, 302 | 303 | 307 | 401), "{}", answer.status);
     // A session cookie is no key to the API.
-    let answer = client.send(
-        "GET",
-        "/fhir/Patient",
-        &[("Host", &host), ("Cookie", &cookie)],
-        None,
-    );
+    let answer = client.send("GET", "/fhir/Patient", &[("Host", &host), ("Cookie", &cookie)], None);
     assert_eq!(answer.status, 401);
 }
 
@@ -346,9 +303,7 @@ fn a_login_link_works_once() {
         .find(|word| word.len() >= 40)
         .unwrap_or_else(|| panic!("a code: {text}"));
     let mut first = Browser::new(&server);
-    first
-        .send("POST", "/sign-in", &format!("code={code}"))
-        .expect(200);
+    first.send("POST", "/sign-in", &format!("code={code}")).expect(200);
     assert!(!first.cookie.is_empty(), "signed in");
     first.get("/find").expect(200);
     let mut second = Browser::new(&server);

@@ -1,6 +1,8 @@
 //! The 576 search queries with answer keys, asked over HTTP of the data they were computed from.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -35,16 +37,9 @@ fn every_search_key_is_right() {
         );
     }
     let dataset: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(folder.join("dataset.json")).expect("dataset.json"))
-            .expect("JSON");
-    for (kind, count) in dataset["resources_after_dedup"]
-        .as_object()
-        .expect("counts")
-    {
-        let bundle = client
-            .get(&format!("/fhir/{kind}?_summary=count"))
-            .expect(200)
-            .json();
+        serde_json::from_slice(&std::fs::read(folder.join("dataset.json")).expect("dataset.json")).expect("JSON");
+    for (kind, count) in dataset["resources_after_dedup"].as_object().expect("counts") {
+        let bundle = client.get(&format!("/fhir/{kind}?_summary=count")).expect(200).json();
         assert_eq!(&bundle["total"], count, "{kind}");
     }
     let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -61,20 +56,12 @@ fn every_search_key_is_right() {
         }
     }
     let count: usize = wrong.values().map(Vec::len).sum();
-    println!(
-        "{} of {} search keys right",
-        cases.len() - count,
-        cases.len()
-    );
+    println!("{} of {} search keys right", cases.len() - count, cases.len());
     assert!(wrong.is_empty(), "{count} wrong: {wrong:#?}");
 }
 
 /// Asks one query over all pages and compares with its key.
-fn asked(
-    client: &mut support::Client,
-    query: &str,
-    case: &serde_json::Value,
-) -> Result<(), String> {
+fn asked(client: &mut support::Client, query: &str, case: &serde_json::Value) -> Result<(), String> {
     let separator = if query.contains('?') { '&' } else { '?' };
     // As written in the case: only blanks cannot stand in a request line.
     let mut path = format!("/fhir/{}{separator}_count=1000", query.replace(' ', "%20"));
@@ -91,12 +78,7 @@ fn asked(
         let bundle = answer.json();
         for entry in bundle["entry"].as_array().into_iter().flatten() {
             if entry["search"]["mode"] == "match" {
-                ids.push(
-                    entry["resource"]["id"]
-                        .as_str()
-                        .unwrap_or_default()
-                        .to_owned(),
-                );
+                ids.push(entry["resource"]["id"].as_str().unwrap_or_default().to_owned());
             }
         }
         match support::link(&bundle, "next") {

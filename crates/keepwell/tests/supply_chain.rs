@@ -1,8 +1,10 @@
 //! APP-13: no banned crate, no licence or source outside the lists of `deny.toml`.
 //!
 //! `cargo deny` does the same where it is installed; this test needs nothing but cargo, and shows that a planted bad crate fails.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -60,11 +62,7 @@ fn packages() -> Vec<Package> {
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
         .output()
         .expect("cargo tree runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     parse(&String::from_utf8(output.stdout).expect("UTF-8"))
 }
 
@@ -88,10 +86,7 @@ fn parse(tree: &str) -> Vec<Package> {
 
 /// Whether an SPDX expression can be met with the allowed licences. `/` is the old spelling of OR.
 fn allowed(expression: &str, licences: &[String]) -> bool {
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut at = 0;
     either(&words, &mut at, licences) && at == words.len()
@@ -146,16 +141,10 @@ fn faults(packages: &[Package], rules: &Rules) -> Vec<String> {
             found.push(format!("`{}` is banned", package.name));
         }
         if !allowed(&package.licence, &rules.licences) {
-            found.push(format!(
-                "`{}` has the licence `{}`",
-                package.name, package.licence
-            ));
+            found.push(format!("`{}` has the licence `{}`", package.name, package.licence));
         }
         if !package.source.is_empty() && !own {
-            found.push(format!(
-                "`{}` comes from `{}`",
-                package.name, package.source
-            ));
+            found.push(format!("`{}` comes from `{}`", package.name, package.source));
         }
     }
     found
@@ -171,11 +160,7 @@ fn every_dependency_is_allowed() {
     let packages = packages();
     assert!(packages.len() > 50, "the tree was read: {}", packages.len());
     let found = faults(&packages, &own_rules());
-    assert!(
-        found.is_empty(),
-        "refused by deny.toml:\n{}",
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "refused by deny.toml:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -185,8 +170,7 @@ fn the_lock_file_names_the_registry_only() {
     let foreign: Vec<&str> = text
         .lines()
         .filter(|line| {
-            line.starts_with("source = ")
-                && !line.contains("registry+https://github.com/rust-lang/crates.io-index")
+            line.starts_with("source = ") && !line.contains("registry+https://github.com/rust-lang/crates.io-index")
         })
         .collect();
     assert!(foreign.is_empty(), "{foreign:?}");

@@ -1,6 +1,8 @@
 //! `keepwell import` takes every shared Synthea bundle, resumes after an interruption, and reports what it refuses.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -37,15 +39,8 @@ fn a_folder_of_bundles_is_imported_whole() {
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let input = folder.join("in");
     fs::create_dir(&input).unwrap();
-    fs::copy(
-        synthea.join("small-12.ndjson.zst"),
-        input.join("small-12.ndjson.zst"),
-    )
-    .unwrap();
-    for first in [
-        "hospital-information.json.zst",
-        "practitioner-information.json.zst",
-    ] {
+    fs::copy(synthea.join("small-12.ndjson.zst"), input.join("small-12.ndjson.zst")).unwrap();
+    for first in ["hospital-information.json.zst", "practitioner-information.json.zst"] {
         let output = cli(&[
             "import",
             "--data",
@@ -97,10 +92,7 @@ fn every_synthea_bundle_is_accepted() {
         entries.len()
     };
     let mut resources = 0;
-    for first in [
-        "hospital-information.json.zst",
-        "practitioner-information.json.zst",
-    ] {
+    for first in ["hospital-information.json.zst", "practitioner-information.json.zst"] {
         resources += post(
             first,
             &String::from_utf8(data::zst(&synthea.join("v3-uscore-2021").join(first))).unwrap(),
@@ -114,17 +106,13 @@ fn every_synthea_bundle_is_accepted() {
             .collect();
         parts.sort();
         for part in parts {
-            for (line, bundle) in
-                data::lines(&part)
-                    .iter()
-                    .enumerate()
-                    .step_by(if all { 1 } else { step })
+            for (line, bundle) in data::lines(&part)
+                .iter()
+                .enumerate()
+                .step_by(if all { 1 } else { step })
             {
                 resources += post(
-                    &format!(
-                        "{set} {} line {line}",
-                        part.file_name().unwrap().to_string_lossy()
-                    ),
+                    &format!("{set} {} line {line}", part.file_name().unwrap().to_string_lossy()),
                     bundle,
                 );
                 bundles += 1;
@@ -145,9 +133,7 @@ fn ndjson(count: usize) -> String {
         text.push_str(&json!({"resourceType": "Patient", "id": format!("import-{n}"), "name": [{"family": format!("Import{n}")}]}).to_string());
         text.push('\n');
         if n == count / 2 {
-            text.push_str(
-                "{\"resourceType\":\"Patient\",\"id\":\"import-bad\",\"gender\":\"nonsense\"}\n",
-            );
+            text.push_str("{\"resourceType\":\"Patient\",\"id\":\"import-bad\",\"gender\":\"nonsense\"}\n");
         }
     }
     text

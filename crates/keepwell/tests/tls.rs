@@ -1,6 +1,8 @@
 //! TLS: nothing is served beyond loopback without a certificate; with one, 1.2 and 1.3 only, and never in clear.
-#![allow(clippy::print_stdout, reason = "skipped cases and seeds are told on stdout, which the test run collects")]
-
+#![allow(
+    clippy::print_stdout,
+    reason = "skipped cases and seeds are told on stdout, which the test run collects"
+)]
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -54,12 +56,7 @@ fn roots(below: &Path) -> rustls::RootCertStore {
     for file in support::files(below) {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
-            let body: String = block
-                .split("-----END")
-                .next()
-                .unwrap()
-                .split_whitespace()
-                .collect();
+            let body: String = block.split("-----END").next().unwrap().split_whitespace().collect();
             let _ = store.add(unbase64(&body).into());
         }
     }
@@ -76,10 +73,7 @@ fn unbase64(text: &str) -> Vec<u8> {
     };
     let mut bytes = Vec::new();
     for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let word = chunk
-            .iter()
-            .fold(0, |word, byte| (word << 6) | value(*byte))
-            << (6 * (4 - chunk.len()));
+        let word = chunk.iter().fold(0, |word, byte| (word << 6) | value(*byte)) << (6 * (4 - chunk.len()));
         bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
     }
     bytes
@@ -123,10 +117,7 @@ fn with_its_certificate_it_speaks_tls_and_only_that() {
     assert!(url.starts_with("https://localhost:"), "{url}");
 
     let store = roots(&data);
-    assert!(
-        !store.is_empty(),
-        "the local CA's certificate is in the data directory"
-    );
+    assert!(!store.is_empty(), "the local CA's certificate is in the data directory");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -134,27 +125,18 @@ fn with_its_certificate_it_speaks_tls_and_only_that() {
             .unwrap()
             .with_root_certificates(store.clone())
             .with_no_client_auth();
-        let mut session =
-            rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap())
-                .unwrap();
+        let mut session = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
         let mut socket = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut stream = rustls::Stream::new(&mut session, &mut socket);
         stream
-            .write_all(
-                b"GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-            )
+            .write_all(b"GET /fhir/metadata HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-        assert!(
-            text.to_lowercase().contains("strict-transport-security"),
-            "HSTS"
-        );
+        assert!(text.to_lowercase().contains("strict-transport-security"), "HSTS");
     }
     // In clear: nothing of the record.
     let clear = support::raw(

@@ -31,7 +31,9 @@ pub(crate) enum Packing {
 
 impl Packing {
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Plain, Self::Dictionary1, Self::Zstd].into_iter().find(|p| *p as u8 == code)
+        [Self::Plain, Self::Dictionary1, Self::Zstd]
+            .into_iter()
+            .find(|p| *p as u8 == code)
     }
 }
 
@@ -60,20 +62,32 @@ fn pack(text: &[u8]) -> Payload {
         slot.as_mut()?.compress(text).ok()
     });
     match packed {
-        Some(bytes) if bytes.len() < text.len() => {
-            Payload { packing: Packing::Dictionary1, length: text.len(), bytes }
-        }
-        _ => Payload { packing: Packing::Plain, length: text.len(), bytes: text.to_vec() },
+        Some(bytes) if bytes.len() < text.len() => Payload {
+            packing: Packing::Dictionary1,
+            length: text.len(),
+            bytes,
+        },
+        _ => Payload {
+            packing: Packing::Plain,
+            length: text.len(),
+            bytes: text.to_vec(),
+        },
     }
 }
 
 fn pack_blob(data: Vec<u8>) -> Payload {
     match zstd::bulk::compress(&data, 3) {
         // Images and PDFs hardly shrink: a few per cent are not worth the time of every read.
-        Ok(bytes) if bytes.len() < data.len() - data.len() / 16 => {
-            Payload { packing: Packing::Zstd, length: data.len(), bytes }
-        }
-        _ => Payload { packing: Packing::Plain, length: data.len(), bytes: data },
+        Ok(bytes) if bytes.len() < data.len() - data.len() / 16 => Payload {
+            packing: Packing::Zstd,
+            length: data.len(),
+            bytes,
+        },
+        _ => Payload {
+            packing: Packing::Plain,
+            length: data.len(),
+            bytes: data,
+        },
     }
 }
 
@@ -116,10 +130,16 @@ impl Body {
     #[must_use]
     pub fn compress(text: &[u8]) -> Self {
         if text.len() <= CUT_OVER {
-            return Self { text: pack(text), cuts: Vec::new() };
+            return Self {
+                text: pack(text),
+                cuts: Vec::new(),
+            };
         }
         let (rest, cuts) = cut(text);
-        Self { text: pack(&rest), cuts: cuts.into_iter().map(|(at, data)| (at, pack_blob(data))).collect() }
+        Self {
+            text: pack(&rest),
+            cuts: cuts.into_iter().map(|(at, data)| (at, pack_blob(data))).collect(),
+        }
     }
 
     /// No text, for deletions and left rows.
@@ -202,14 +222,21 @@ mod tests {
 
     #[test]
     fn texts_come_back_byte_for_byte() {
-        let photo: String = BASE64.encode((0..60_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect::<Vec<_>>());
+        let photo: String = BASE64.encode(
+            (0..60_000_u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8)
+                .collect::<Vec<_>>(),
+        );
         let zeros = BASE64.encode(vec![0; 50_000]);
         let long = "x y".repeat(20_000);
         for (text, blobs) in [
             (String::new(), 0),
             (r#"{"resourceType":"Patient","id":"a"}"#.to_owned(), 0),
             (format!(r#"{{"a":"{photo}"}}"#), 1),
-            (format!(r#"{{"a":"{photo}","b":["{zeros}","\"","é"],"c":"{photo}"}}"#), 3),
+            (
+                format!(r#"{{"a":"{photo}","b":["{zeros}","\"","é"],"c":"{photo}"}}"#),
+                3,
+            ),
             (format!(r#"{{"div":"{long}"}}"#), 0),
             (format!(r#"{{"a":"\"{photo}"}}"#), 0),
             (format!(r#"{{"a":"{}"}}"#, &photo[..photo.len() - 1]), 0),

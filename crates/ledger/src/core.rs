@@ -146,7 +146,11 @@ pub(crate) struct Randomness {
 
 impl Randomness {
     pub(crate) fn new(entropy: Arc<dyn Entropy>) -> Self {
-        Self { entropy, block: zeroize::Zeroizing::new([0; 4096]), used: 4096 }
+        Self {
+            entropy,
+            block: zeroize::Zeroizing::new([0; 4096]),
+            used: 4096,
+        }
     }
 
     pub(crate) fn take(&mut self) -> Option<[u8; 16]> {

@@ -24,7 +24,9 @@ pub(crate) fn tombstone<F: Follower>(core: &Core<F>, slot: u32, at: i64) -> Leaf
     let commitment = core.vault.commitment(slot).unwrap_or_default();
     Leaf::Notice {
         at,
-        notice: LeafNotice::Erased { commitment: sha256(&[b"keepwell erased slot", &commitment]) },
+        notice: LeafNotice::Erased {
+            commitment: sha256(&[b"keepwell erased slot", &commitment]),
+        },
     }
 }
 
@@ -62,7 +64,9 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, event: Event) 
         let homes = core.homes.read();
         (homes.slot(patient), homes.with_others(patient))
     };
-    let Some(slot) = slot else { return Err(EraseError::Unknown) };
+    let Some(slot) = slot else {
+        return Err(EraseError::Unknown);
+    };
     let done = core.vault.erase(&[slot], &|_| Ok(())).map_err(|e| match e {
         VaultError::Places { have, want } => EraseError::Places { have, want },
         other => EraseError::Unavailable(other.into()),
@@ -71,5 +75,11 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, event: Event) 
     if let Err(e) = snapshot::save(&core) {
         tracing::warn!(error = %e, "no snapshot after an erasure; the next start takes longer");
     }
-    Ok(Erased { slots: vec![slot], seq, pending, confirmed: done.confirmed, unreachable: done.unreachable })
+    Ok(Erased {
+        slots: vec![slot],
+        seq,
+        pending,
+        confirmed: done.confirmed,
+        unreachable: done.unreachable,
+    })
 }

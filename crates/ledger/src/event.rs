@@ -52,7 +52,11 @@ const PURPOSE: [u8; 8] = *b"event\0\0\0";
 pub(crate) const PARTS_MAX: usize = 56 << 10;
 
 fn place(seq: u64, part: &[u8; 4]) -> Place<'_> {
-    Place { format: FORMAT, number: seq, extra: part }
+    Place {
+        format: FORMAT,
+        number: seq,
+        extra: part,
+    }
 }
 
 /// A part's nonce: the event's with the part's number mixed in, so that no key meets a nonce twice within an event.
@@ -108,7 +112,11 @@ pub(crate) fn seal(
     actor.extend_from_slice(&event.actor);
     actor.resize(padded(actor.len()), 0);
     let commitment = commitment(&random_commitment, at.0, event.kind, &event.actor, &digests);
-    let nonce = key.nonce(&random().ok_or(VaultError::Entropy)?, seq, &[&actor, digests.as_flattened()]);
+    let nonce = key.nonce(
+        &random().ok_or(VaultError::Entropy)?,
+        seq,
+        &[&actor, digests.as_flattened()],
+    );
 
     let total: usize = parts.iter().map(|(_, part)| part.len() + 40).sum();
     let mut out = Vec::with_capacity(actor.len() + total + 48);
@@ -125,7 +133,9 @@ pub(crate) fn seal(
         put(&mut text, part.len() as u64);
         text.extend_from_slice(part);
         text.resize(text.len().next_multiple_of(16), 0);
-        let tag = key.seal(place(seq, &n.to_be_bytes()), &part_nonce(&nonce, n), &mut text).map_err(failed)?;
+        let tag = key
+            .seal(place(seq, &n.to_be_bytes()), &part_nonce(&nonce, n), &mut text)
+            .map_err(failed)?;
         put(&mut out, text.len() as u64);
         out.extend_from_slice(&text);
         out.extend_from_slice(&tag);
@@ -167,7 +177,14 @@ pub(crate) fn open<'a>(vault: &Vault, seq: u64, sealed: &'a [u8]) -> Option<Half
     }
     let length = t.length()?;
     let actor = t.bytes(length)?.to_vec();
-    Some(Half { seq, key, nonce, actor, slots, parts: r })
+    Some(Half {
+        seq,
+        key,
+        nonce,
+        actor,
+        slots,
+        parts: r,
+    })
 }
 
 /// What became of a part.
@@ -206,7 +223,12 @@ impl Half<'_> {
         let mut digests = Vec::with_capacity(parts.len());
         for (part, (slot, generation)) in parts.iter().zip(&self.slots) {
             let Part::Open(part) = part else { return None };
-            digests.push(vault.open_key(*slot, *generation, self.seq).ok()?.digest(self.seq, part));
+            digests.push(
+                vault
+                    .open_key(*slot, *generation, self.seq)
+                    .ok()?
+                    .digest(self.seq, part),
+            );
         }
         Some(commitment(&self.key, at, kind, &self.actor, &digests) == *leaf)
     }
@@ -234,7 +256,9 @@ impl Accesses {
     }
 
     pub(crate) fn of(&self, slot: u32) -> Vec<u64> {
-        let Some(list) = self.by_slot.get(&slot) else { return Vec::new() };
+        let Some(list) = self.by_slot.get(&slot) else {
+            return Vec::new();
+        };
         let mut r = Reader(&list.deltas);
         let mut seq = 0;
         std::iter::from_fn(|| {
@@ -266,7 +290,13 @@ impl Accesses {
             let slot = u32::try_from(r.varint()?).ok()?;
             let last = r.varint()?;
             let length = r.length()?;
-            by_slot.insert(slot, List { last, deltas: r.bytes(length)?.to_vec() });
+            by_slot.insert(
+                slot,
+                List {
+                    last,
+                    deltas: r.bytes(length)?.to_vec(),
+                },
+            );
         }
         Some(Self { by_slot })
     }

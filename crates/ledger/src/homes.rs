@@ -42,7 +42,9 @@ impl Homes {
     }
 
     fn name(&self, id: &str) -> Arc<str> {
-        self.by_patient.get_key_value(id).map_or_else(|| id.into(), |(name, _)| Arc::clone(name))
+        self.by_patient
+            .get_key_value(id)
+            .map_or_else(|| id.into(), |(name, _)| Arc::clone(name))
     }
 
     pub(crate) fn slot(&self, patient: &str) -> Option<u32> {
@@ -103,7 +105,10 @@ impl Homes {
     }
 
     pub(crate) fn load(r: &mut Reader<'_>) -> Option<Self> {
-        let mut homes = Self { used: u32::try_from(r.varint()?).ok()?, ..Self::default() };
+        let mut homes = Self {
+            used: u32::try_from(r.varint()?).ok()?,
+            ..Self::default()
+        };
         for _ in 0..r.varint()? {
             let tagged = r.varint()?;
             let slot = u32::try_from(tagged >> 1).ok()?;
@@ -112,7 +117,11 @@ impl Homes {
                 let length = r.length()?;
                 ids.push(String::from_utf8(r.bytes(length)?.to_vec()).ok()?);
             }
-            let home = if tagged & 1 == 1 { HomeKey::Fresh(ids) } else { HomeKey::Patient(ids.pop()?) };
+            let home = if tagged & 1 == 1 {
+                HomeKey::Fresh(ids)
+            } else {
+                HomeKey::Patient(ids.pop()?)
+            };
             homes.learn(slot, &home);
         }
         Some(homes)

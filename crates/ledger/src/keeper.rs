@@ -104,5 +104,7 @@ pub(crate) fn spawn<F: Follower>(
     signal: Arc<Signal>,
     jobs: Sender<Job<F>>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name("keeper".into()).spawn(move || run(&core, &signal, &jobs))
+    std::thread::Builder::new()
+        .name("keeper".into())
+        .spawn(move || run(&core, &signal, &jobs))
 }

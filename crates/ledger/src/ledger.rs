@@ -161,7 +161,9 @@ impl<F: Follower> Ledger<F> {
         let (core, log) = start::open(config, custodian, follower, clock, Arc::clone(&entropy))?;
         let signal = Arc::clone(&log.synced);
         let (jobs, queue) = channel();
-        let writer = std::thread::Builder::new().name("ledger".into()).spawn(move || log.run(&queue))?;
+        let writer = std::thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || log.run(&queue))?;
         let keeper = keeper::spawn(Arc::clone(&core), Arc::clone(&signal), jobs.clone())?;
         Ok(Self {
             core,
@@ -179,7 +181,10 @@ impl<F: Follower> Ledger<F> {
         self.jobs.send(job).map_err(|_| Unavailable::Stopped)
     }
 
-    pub(crate) fn alone<R: Send + 'static>(&self, act: impl FnOnce(&mut Log<F>) -> R + Send + 'static) -> Result<R, Unavailable> {
+    pub(crate) fn alone<R: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Log<F>) -> R + Send + 'static,
+    ) -> Result<R, Unavailable> {
         let (done, result) = channel();
         self.send(Job::Alone(Box::new(move |log| drop(done.send(act(log))))))?;
         result.recv().map_err(|_| Unavailable::Stopped)
@@ -279,7 +284,9 @@ impl<F: Follower> Ledger<F> {
         for seq in entries.into_iter().rev().filter(|seq| *seq < before).take(limit) {
             let (mut access, mut parts) = self.open_event(seq)?;
             for (part, of) in parts.drain(..).zip(&access.slots) {
-                if *of == slot && let Part::Open(text) = part {
+                if *of == slot
+                    && let Part::Open(text) = part
+                {
                     access.part.extend_from_slice(&text);
                 }
             }
@@ -299,10 +306,21 @@ impl<F: Follower> Ledger<F> {
     /// Opens an event and compares it with its leaf.
     fn open_event(&self, seq: u64) -> Result<(Access, Vec<Part>), ReadError> {
         let vault = &self.core.vault;
-        let stored = self.core.store.entry(seq).map_err(|e| ReadError::Store(e.to_string()))?;
+        let stored = self
+            .core
+            .store
+            .entry(seq)
+            .map_err(|e| ReadError::Store(e.to_string()))?;
         let stored = stored.ok_or(ReadError::Missing(seq))?;
-        let (Ok(Leaf::Event { at, kind, sealed: digest, commitment }), Some(sealed)) =
-            (Leaf::from_bytes(&stored.entry), &stored.sealed)
+        let (
+            Ok(Leaf::Event {
+                at,
+                kind,
+                sealed: digest,
+                commitment,
+            }),
+            Some(sealed),
+        ) = (Leaf::from_bytes(&stored.entry), &stored.sealed)
         else {
             return Err(ReadError::Missing(seq));
         };
@@ -316,7 +334,17 @@ impl<F: Follower> Ledger<F> {
             return Err(damaged);
         }
         let slots = half.slots.iter().map(|(slot, _)| *slot).collect();
-        Ok((Access { seq, at: Timestamp(at), kind, actor: half.actor, part: Vec::new(), slots }, parts))
+        Ok((
+            Access {
+                seq,
+                at: Timestamp(at),
+                kind,
+                actor: half.actor,
+                part: Vec::new(),
+                slots,
+            },
+            parts,
+        ))
     }
 
     /// Number of entries in the log.
@@ -338,7 +366,9 @@ impl<F: Follower> Ledger<F> {
 
     /// The newest checkpoint, signed now where entries came since.
     pub(crate) fn signed_head(&self) -> Result<String, ReadError> {
-        self.alone(Log::sign_head).map_err(|_| ReadError::Stopped)?.map_err(|e| ReadError::Store(e.to_string()))?;
+        self.alone(Log::sign_head)
+            .map_err(|_| ReadError::Stopped)?
+            .map_err(|e| ReadError::Store(e.to_string()))?;
         Ok(self.checkpoint())
     }
 
@@ -347,7 +377,9 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// No such entry.
     pub fn proof(&self, seq: u64) -> Result<Vec<u8>, ReadError> {
-        self.alone(Log::sign_head).map_err(|_| ReadError::Stopped)?.map_err(|e| ReadError::Store(e.to_string()))?;
+        self.alone(Log::sign_head)
+            .map_err(|_| ReadError::Stopped)?
+            .map_err(|e| ReadError::Store(e.to_string()))?;
         let head = self.core.head.read().clone();
         proof::make(&self.core.store, seq, head.size, &head.note)
     }
@@ -355,7 +387,10 @@ impl<F: Follower> Ledger<F> {
     /// The public key of the checkpoints, as a C2SP verifier key (`name+hash+base64`).
     #[must_use]
     pub fn verifier_key(&self) -> String {
-        let signer = LogSigner { vault: &self.core.vault, origin: &self.core.origin };
+        let signer = LogSigner {
+            vault: &self.core.vault,
+            origin: &self.core.origin,
+        };
         VerifierKey::of(&signer).map(|key| key.to_string()).unwrap_or_default()
     }
 
@@ -405,7 +440,15 @@ impl<F: Follower> Ledger<F> {
         let nonce = key.nonce(&random, hour, &[context, text]);
         let mut sealed = text.to_vec();
         let bound = keepwell_audit::merkle::sha256(&[context]);
-        let tag = key.seal(Place { format: NOTE, number: hour, extra: &bound }, &nonce, &mut sealed);
+        let tag = key.seal(
+            Place {
+                format: NOTE,
+                number: hour,
+                extra: &bound,
+            },
+            &nonce,
+            &mut sealed,
+        );
         let tag = tag.map_err(|_| Unavailable::Entropy)?;
         let mut out = Vec::with_capacity(sealed.len() + 40);
         out.extend_from_slice(&key.generation().to_be_bytes());
@@ -429,10 +472,24 @@ impl<F: Follower> Ledger<F> {
         if generation == 0 {
             return None;
         }
-        let key = self.core.vault.organisation_key(NOTE_PURPOSE, generation, hour << 20).ok()?;
+        let key = self
+            .core
+            .vault
+            .organisation_key(NOTE_PURPOSE, generation, hour << 20)
+            .ok()?;
         let bound = keepwell_audit::merkle::sha256(&[context]);
         let mut text = r.0.to_vec();
-        let text = key.open(Place { format: NOTE, number: hour, extra: &bound }, &nonce, &mut text).ok()?;
+        let text = key
+            .open(
+                Place {
+                    format: NOTE,
+                    number: hour,
+                    extra: &bound,
+                },
+                &nonce,
+                &mut text,
+            )
+            .ok()?;
         Some(text.to_vec())
     }
 
@@ -497,7 +554,12 @@ impl<F: Follower> Ledger<F> {
     pub fn verify(&self, outside: Option<&Path>) -> Result<Report, OpenError> {
         let _ = self.alone(Log::sign_head);
         let outside = outside.into_iter().chain(self.core.config.checkpoint_copy.as_deref());
-        verify::check(&self.core.config.dir, &self.core.store, Some(&self.core.vault), &outside.collect::<Vec<_>>())
+        verify::check(
+            &self.core.config.dir,
+            &self.core.store,
+            Some(&self.core.vault),
+            &outside.collect::<Vec<_>>(),
+        )
     }
 
     /// A clean stop: waits for the writer, writes snapshot and checkpoint, truncates the write-ahead log.

@@ -39,7 +39,13 @@ impl<F: Follower> Ledger<F> {
     /// Lends the log's name and signer, for checkpoints of exports and backups.
     pub fn with_signer<R>(&self, act: impl FnOnce(&str, &dyn Signer) -> R) -> R {
         let core = self.core();
-        act(&core.origin, &LogSigner { vault: &core.vault, origin: &core.origin })
+        act(
+            &core.origin,
+            &LogSigner {
+                vault: &core.vault,
+                origin: &core.origin,
+            },
+        )
     }
 
     /// Appends the leaf that says this log was restored from a backup, if a restore left its mark under `mark`: size
@@ -49,15 +55,28 @@ impl<F: Follower> Ledger<F> {
     /// The log cannot be written.
     pub fn announce_restored(&self, mark: &'static str) -> Result<bool, Unavailable> {
         let failed = |e: StoreError| Unavailable::Store(e.to_string());
-        let Some(left) = self.store().meta(mark).map_err(failed)? else { return Ok(false) };
-        let Some((size, root)) = left.split_first_chunk::<8>() else { return Ok(false) };
+        let Some(left) = self.store().meta(mark).map_err(failed)? else {
+            return Ok(false);
+        };
+        let Some((size, root)) = left.split_first_chunk::<8>() else {
+            return Ok(false);
+        };
         let Ok(root) = root.try_into() else { return Ok(false) };
-        let notice = LeafNotice::Restored { hidden_after: i64::MAX, size: u64::from_be_bytes(*size), root };
+        let notice = LeafNotice::Restored {
+            hidden_after: i64::MAX,
+            size: u64::from_be_bytes(*size),
+            root,
+        };
         let at = self.core().clock.now().0;
         self.alone(move |log| {
             log.append_alone(&[Leaf::Notice { at, notice }], &[])?;
-            let done = Batch { meta: vec![(mark.to_owned(), Vec::new())], ..Batch::default() };
-            log.writer.commit(&done, Durability::Fsync).map_err(|e| Unavailable::Store(e.to_string()))
+            let done = Batch {
+                meta: vec![(mark.to_owned(), Vec::new())],
+                ..Batch::default()
+            };
+            log.writer
+                .commit(&done, Durability::Fsync)
+                .map_err(|e| Unavailable::Store(e.to_string()))
         })??;
         Ok(true)
     }

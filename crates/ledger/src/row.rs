@@ -81,7 +81,14 @@ fn plaintext(rid: u64, header: &Header, cuts: &[usize], payload: &Payload) -> Ve
     out.push(header.kind as u8);
     out.extend_from_slice(&header.type_code.to_be_bytes());
     put(&mut out, u64::from(header.version));
-    put(&mut out, if header.prev == 0 { 0 } else { rid.saturating_sub(header.prev) });
+    put(
+        &mut out,
+        if header.prev == 0 {
+            0
+        } else {
+            rid.saturating_sub(header.prev)
+        },
+    );
     // Six bytes reach the year 6429.
     let ms = header.last_updated.clamp(-(1 << 47), (1 << 47) - 1);
     out.extend_from_slice(ms.to_be_bytes().get(2..).unwrap_or_default());
@@ -138,11 +145,26 @@ fn parse(rid: u64, packing: Packing, text: &[u8]) -> Option<Unsealed> {
     if r.0.iter().any(|b| *b != 0) || padded(text.len() - r.0.len()) != text.len() {
         return None;
     }
-    Some(Unsealed { header: Header { kind, type_code, id, version, prev, last_updated }, cuts, payload })
+    Some(Unsealed {
+        header: Header {
+            kind,
+            type_code,
+            id,
+            version,
+            prev,
+            last_updated,
+        },
+        cuts,
+        payload,
+    })
 }
 
 fn place(rid: u64, associated: &[u8; 2]) -> Place<'_> {
-    Place { format: FORMAT, number: rid, extra: associated }
+    Place {
+        format: FORMAT,
+        number: rid,
+        extra: associated,
+    }
 }
 
 fn seal_one(key: &SealKey, random: &[u8; 16], rid: u64, packing: Packing, mut text: Vec<u8>) -> Option<Vec<u8>> {
@@ -173,7 +195,12 @@ pub(crate) fn seal(
     let text = plaintext(rid, header, &cuts, &body.text);
     out.push(seal_one(keys(rid)?.as_ref(), &random()?, rid, body.text.packing, text)?);
     for ((_, blob), n) in body.cuts.iter().zip(rid + 1..) {
-        let header = Header { kind: Kind::Blob, id: String::new(), prev: rid, ..header.clone() };
+        let header = Header {
+            kind: Kind::Blob,
+            id: String::new(),
+            prev: rid,
+            ..header.clone()
+        };
         let text = plaintext(n, &header, &[], blob);
         out.push(seal_one(keys(n)?.as_ref(), &random()?, n, blob.packing, text)?);
     }
@@ -197,7 +224,12 @@ pub(crate) fn open(vault: &Vault, rid: u64, key_ref: &[u8; 16], body: &[u8]) -> 
         return Err(ReadError::Missing(rid));
     }
     let mut r = Reader(body);
-    let front = (r.byte(), r.array().map(u16::from_be_bytes), r.byte().and_then(Packing::from_code), r.array::<NONCE>());
+    let front = (
+        r.byte(),
+        r.array().map(u16::from_be_bytes),
+        r.byte().and_then(Packing::from_code),
+        r.array::<NONCE>(),
+    );
     let (Some(SUITE), Some(generation), Some(packing), Some(nonce)) = front else {
         // Even an erased row keeps its form: anything else is damage.
         return Err(damaged);
@@ -209,9 +241,16 @@ pub(crate) fn open(vault: &Vault, rid: u64, key_ref: &[u8; 16], body: &[u8]) -> 
     };
     let mut sealed = r.0.to_vec();
     let associated = [SUITE, packing as u8];
-    let text = key.open(place(rid, &associated), &nonce, &mut sealed).map_err(|_| damaged.clone())?;
+    let text = key
+        .open(place(rid, &associated), &nonce, &mut sealed)
+        .map_err(|_| damaged.clone())?;
     let row = parse(rid, packing, text).ok_or(damaged)?;
-    Ok(Row { slot, header: row.header, text: row.payload, cuts: row.cuts })
+    Ok(Row {
+        slot,
+        header: row.header,
+        text: row.payload,
+        cuts: row.cuts,
+    })
 }
 
 #[cfg(test)]
@@ -220,7 +259,16 @@ mod tests {
 
     #[test]
     fn padding_hides_lengths_in_few_classes() {
-        for (length, want) in [(0, 32), (1, 32), (32, 32), (33, 64), (1000, 1024), (1024, 1024), (1025, 1088), (9000, 9216)] {
+        for (length, want) in [
+            (0, 32),
+            (1, 32),
+            (32, 32),
+            (33, 64),
+            (1000, 1024),
+            (1024, 1024),
+            (1025, 1088),
+            (9000, 9216),
+        ] {
             assert_eq!(padded(length), want, "{length}");
         }
         let mut classes: Vec<usize> = (0..100_000).map(padded).collect();
@@ -231,14 +279,32 @@ mod tests {
 
     #[test]
     fn headers_come_back() {
-        for id in ["a", "", "0123-4", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8", "6ba7b810-9dad-11d1-80b4-00c04fd430c", &"x".repeat(64)] {
+        for id in [
+            "a",
+            "",
+            "0123-4",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            "6BA7B810-9DAD-11D1-80B4-00C04FD430C8",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c",
+            &"x".repeat(64),
+        ] {
             for (last_updated, prev) in [(0, 0), (1_700_000_000_123, 41), (-1, 1), ((1 << 47) - 1, 41)] {
-                let header = Header { kind: Kind::Version, type_code: 0x8001, id: id.to_owned(), version: 7, prev, last_updated };
+                let header = Header {
+                    kind: Kind::Version,
+                    type_code: 0x8001,
+                    id: id.to_owned(),
+                    version: 7,
+                    prev,
+                    last_updated,
+                };
                 let body = Body::compress(b"{}");
                 let mut text = plaintext(42, &header, &[5, 9], &body.text);
                 text.resize(padded(text.len()), 0);
                 let row = parse(42, body.text.packing, &text).unwrap();
-                assert_eq!((row.header, row.cuts, row.payload), (header, vec![5, 9], b"{}".to_vec()));
+                assert_eq!(
+                    (row.header, row.cuts, row.payload),
+                    (header, vec![5, 9], b"{}".to_vec())
+                );
             }
         }
     }

@@ -24,7 +24,11 @@ const CHUNK: usize = 1 << 20;
 pub(crate) const FILE: &str = "snapshot";
 
 fn place(index: u64, last: &[u8; 1]) -> Place<'_> {
-    Place { format: FORMAT, number: index, extra: last }
+    Place {
+        format: FORMAT,
+        number: index,
+        extra: last,
+    }
 }
 
 /// Seals what is written to it in chunks.
@@ -38,10 +42,16 @@ struct Sealer<W: Write> {
 
 impl<W: Write> Sealer<W> {
     fn seal_chunk(&mut self, last: bool) -> io::Result<()> {
-        let random = self.random.take().ok_or_else(|| io::Error::other("no random numbers"))?;
+        let random = self
+            .random
+            .take()
+            .ok_or_else(|| io::Error::other("no random numbers"))?;
         let nonce = self.key.nonce(&random, self.index, &[&self.chunk]);
         let flag = [u8::from(last)];
-        let tag = self.key.seal(place(self.index, &flag), &nonce, &mut self.chunk).map_err(io::Error::other)?;
+        let tag = self
+            .key
+            .seal(place(self.index, &flag), &nonce, &mut self.chunk)
+            .map_err(io::Error::other)?;
         self.out.write_all(&(self.chunk.len() as u32).to_be_bytes())?;
         self.out.write_all(&flag)?;
         self.out.write_all(&nonce)?;
@@ -98,7 +108,9 @@ impl<R: Read> Opener<R> {
         }
         self.chunk.resize(length + TAG, 0);
         self.from.read_exact(&mut self.chunk)?;
-        self.key.open(place(self.index, &flag), &nonce, &mut self.chunk).map_err(|_| bad())?;
+        self.key
+            .open(place(self.index, &flag), &nonce, &mut self.chunk)
+            .map_err(|_| bad())?;
         self.chunk.truncate(length);
         self.last = flag == [1];
         if self.last && self.from.read(&mut [0])? != 0 {
@@ -154,10 +166,21 @@ fn write<F: Follower>(core: &Core<F>, path: &Path) -> io::Result<u64> {
     let mut random = Randomness::new(Arc::clone(&core.entropy));
     let id = random.take().ok_or_else(|| io::Error::other("no random numbers"))?;
     let key = core.vault.snapshot_key(&id).map_err(io::Error::other)?;
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(MAGIC)?;
     file.write_all(&id)?;
-    let mut out = Sealer { out: BufWriter::new(file), key, random, chunk: Vec::with_capacity(CHUNK), index: 0 };
+    let mut out = Sealer {
+        out: BufWriter::new(file),
+        key,
+        random,
+        chunk: Vec::with_capacity(CHUNK),
+        index: 0,
+    };
     let _still = core.applying.read();
     let visible = core.visible.load(Ordering::Acquire);
     let mut head = Vec::new();
@@ -210,7 +233,9 @@ pub(crate) struct Loaded {
 
 /// Loads the snapshot in `dir`. `Err` says in a few words why not; the follower is empty then.
 pub(crate) fn load<F: Follower>(dir: &Path, vault: &Vault, follower: &F) -> Result<Option<Loaded>, &'static str> {
-    let Some(mut from) = open(dir, vault)? else { return Ok(None) };
+    let Some(mut from) = open(dir, vault)? else {
+        return Ok(None);
+    };
     let loaded = read(&mut from, follower);
     if loaded.is_none() {
         // By the follower's contract a failing load leaves the index empty.
@@ -229,9 +254,19 @@ fn open(dir: &Path, vault: &Vault) -> Result<Option<Opener<BufReader<File>>>, &'
     let mut from = BufReader::with_capacity(256 << 10, file);
     let mut front = [0; 24];
     from.read_exact(&mut front).map_err(|_| "it is cut off")?;
-    let id = front.strip_prefix(MAGIC.as_slice()).and_then(|id| id.first_chunk::<16>()).ok_or("it is of another version")?;
+    let id = front
+        .strip_prefix(MAGIC.as_slice())
+        .and_then(|id| id.first_chunk::<16>())
+        .ok_or("it is of another version")?;
     let key = vault.snapshot_key(id).map_err(|_| "its key cannot be made")?;
-    Ok(Some(Opener { from, key, chunk: Vec::new(), at: 0, index: 0, last: false }))
+    Ok(Some(Opener {
+        from,
+        key,
+        chunk: Vec::new(),
+        at: 0,
+        index: 0,
+        last: false,
+    }))
 }
 
 fn read<F: Follower>(from: &mut Opener<BufReader<File>>, follower: &F) -> Option<Loaded> {
@@ -241,7 +276,12 @@ fn read<F: Follower>(from: &mut Opener<BufReader<File>>, follower: &F) -> Option
     if from.read(&mut [0]).ok()? != 0 {
         return None;
     }
-    Some(Loaded { visible, frontier, homes, accesses })
+    Some(Loaded {
+        visible,
+        frontier,
+        homes,
+        accesses,
+    })
 }
 
 fn read_head(from: &mut dyn Read) -> Option<(u64, Frontier, Homes, Accesses)> {

@@ -83,32 +83,57 @@ pub(crate) fn init(
     if config.dir.join(DATABASE).exists() {
         return Err(OpenError::AlreadyInitialised(config.dir.display().to_string()));
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.dir)?;
     let lock = DirectoryLock::acquire(&config.dir)?;
     let recovery = Vault::init(&paths(config), custodian, entropy.as_ref())?;
     let (vault, _) = Vault::open(paths(config), custodian, Arc::clone(entropy))?;
     let (_, mut writer) = Store::open(
         &config.dir,
-        Options { reserve_bytes: config.reserve, lock: Some(lock), ..Options::default() },
+        Options {
+            reserve_bytes: config.reserve,
+            lock: Some(lock),
+            ..Options::default()
+        },
     )?;
     let at = clock.now().0;
     let leaves = [
-        LeafNotice::Started { organisation: vault.organisation(), previous: None },
-        LeafNotice::SigningKey { public: vault.log_public() },
+        LeafNotice::Started {
+            organisation: vault.organisation(),
+            previous: None,
+        },
+        LeafNotice::SigningKey {
+            public: vault.log_public(),
+        },
     ];
     let mut frontier = Frontier::new();
     let mut batch = Batch::default();
     for (notice, seq) in leaves.into_iter().zip(0..) {
         let entry = Leaf::Notice { at, notice }.to_bytes();
         frontier.append(leaf_hash(&entry));
-        batch.entries.push(EntryRecord { seq, entry, sealed: None });
+        batch.entries.push(EntryRecord {
+            seq,
+            entry,
+            sealed: None,
+        });
     }
-    let signer = LogSigner { vault: &vault, origin: &config.origin };
+    let signer = LogSigner {
+        vault: &vault,
+        origin: &config.origin,
+    };
     let note = signer
         .checkpoint(frontier.size(), frontier.root())
         .map_err(|_| OpenError::Store("the origin is not fit to name a log".to_owned()))?;
-    batch.checkpoint = Some(CheckpointRecord { size: frontier.size(), note, frontier: frontier.to_bytes() });
-    batch.meta.push(("origin".to_owned(), config.origin.clone().into_bytes()));
+    batch.checkpoint = Some(CheckpointRecord {
+        size: frontier.size(),
+        note,
+        frontier: frontier.to_bytes(),
+    });
+    batch
+        .meta
+        .push(("origin".to_owned(), config.origin.clone().into_bytes()));
     writer.commit(&batch, Durability::Fsync)?;
     writer.close()?;
     Ok(recovery)
@@ -133,7 +158,10 @@ pub(crate) fn tip(store: &Store, key: &VerifierKey, origin: &str) -> Result<Tip,
     }
     let size = view.size()?;
     if size < frontier.size() {
-        return Err(OpenError::RolledBack { have: size, want: frontier.size() });
+        return Err(OpenError::RolledBack {
+            have: size,
+            want: frontier.size(),
+        });
     }
     let mut newest = Timestamp(i64::MIN);
     // The newest time may be in the last signed entries: look back a little.
@@ -151,15 +179,28 @@ pub(crate) fn tip(store: &Store, key: &VerifierKey, origin: &str) -> Result<Tip,
     if frontier.size() != size {
         return Err(OpenError::Forked);
     }
-    Ok(Tip { frontier, head: Head { size: record.size, note: record.note }, last_rid: view.last_rid()?, newest })
+    Ok(Tip {
+        frontier,
+        head: Head {
+            size: record.size,
+            note: record.note,
+        },
+        last_rid: view.last_rid()?,
+        newest,
+    })
 }
 
 /// Compares the log with a checkpoint file kept beside or outside it.
 fn compare_checkpoint(path: &Path, key: &VerifierKey, tip: &Tip) -> Result<(), OpenError> {
     let Ok(note) = std::fs::read(path) else { return Ok(()) };
-    let Ok(checkpoint) = Checkpoint::open(&note, std::slice::from_ref(key)) else { return Ok(()) };
+    let Ok(checkpoint) = Checkpoint::open(&note, std::slice::from_ref(key)) else {
+        return Ok(());
+    };
     if checkpoint.size > tip.frontier.size() {
-        return Err(OpenError::RolledBack { have: tip.frontier.size(), want: checkpoint.size });
+        return Err(OpenError::RolledBack {
+            have: tip.frontier.size(),
+            want: checkpoint.size,
+        });
     }
     if checkpoint.size == tip.frontier.size() && checkpoint.root != tip.frontier.root() {
         return Err(OpenError::Forked);
@@ -168,7 +209,10 @@ fn compare_checkpoint(path: &Path, key: &VerifierKey, tip: &Tip) -> Result<(), O
 }
 
 pub(crate) fn origin_of(store: &Store) -> Result<String, OpenError> {
-    store.meta("origin")?.and_then(|o| String::from_utf8(o).ok()).ok_or(OpenError::Forked)
+    store
+        .meta("origin")?
+        .and_then(|o| String::from_utf8(o).ok())
+        .ok_or(OpenError::Forked)
 }
 
 /// Everything up to the running threads.
@@ -209,8 +253,18 @@ pub(crate) fn open<F: Follower>(
     let mut notices = Vec::new();
     notices.extend(settled.finished.then_some(Notice::ErasureFinished));
     notices.extend(settled.undone.then_some(Notice::ErasureUndone));
-    notices.extend(settled.repaired.iter().map(|p| Notice::EraPlaceRepaired(p.display().to_string())));
-    notices.extend(settled.unreachable.iter().map(|p| Notice::EraPlaceUnreachable(p.display().to_string())));
+    notices.extend(
+        settled
+            .repaired
+            .iter()
+            .map(|p| Notice::EraPlaceRepaired(p.display().to_string())),
+    );
+    notices.extend(
+        settled
+            .unreachable
+            .iter()
+            .map(|p| Notice::EraPlaceUnreachable(p.display().to_string())),
+    );
     notices.extend(config.era_copies.is_empty().then_some(Notice::SingleEraPlace));
 
     let loaded = match snapshot::load(&config.dir, &vault, follower.as_ref()) {
@@ -327,7 +381,9 @@ fn catch_up<F: Follower>(core: &Arc<Core<F>>, from_rid: u64, from_seq: u64) -> R
     std::thread::scope(|scope| {
         let entries = scope.spawn(|| replay_entries(core, from_seq));
         let rows = replay_rows(core, from_rid);
-        let entries = entries.join().unwrap_or_else(|_| Err(OpenError::Store("replaying entries failed".to_owned())));
+        let entries = entries
+            .join()
+            .unwrap_or_else(|_| Err(OpenError::Store("replaying entries failed".to_owned())));
         Ok(rows? + entries?)
     })
 }
@@ -343,7 +399,11 @@ fn replay_entries<F: Follower>(core: &Core<F>, from: u64) -> Result<u64, OpenErr
     view.entries(from..=size - 1, |entry| -> Result<(), OpenError> {
         if let Some(sealed) = entry.sealed {
             match event::open(&core.vault, entry.seq, sealed) {
-                Some(half) => half.slots.iter().filter(|(slot, _)| *slot != 0).for_each(|(slot, _)| accesses.add(*slot, entry.seq)),
+                Some(half) => half
+                    .slots
+                    .iter()
+                    .filter(|(slot, _)| *slot != 0)
+                    .for_each(|(slot, _)| accesses.add(*slot, entry.seq)),
                 None => damaged += 1,
             }
         }
@@ -361,7 +421,12 @@ fn prepare<F: Follower>(core: &Core<F>, stored: &RowRecord) -> Ready<F::Prepared
         Ok(row) if row.header.kind == Kind::Blob => Ready::Other(row.slot),
         Ok(row) => {
             let slot = row.slot;
-            let replayed = Replayed { rid: stored.rid, slot, header: row.header, text: row.text };
+            let replayed = Replayed {
+                rid: stored.rid,
+                slot,
+                header: row.header,
+                text: row.text,
+            };
             let (prepared, home) = core.follower.prepare(replayed);
             Ready::Row(slot, prepared, home)
         }
@@ -400,7 +465,9 @@ fn replay_rows<F: Follower>(core: &Arc<Core<F>>, from: u64) -> Result<u64, OpenE
             let (to_open, opened) = (Arc::clone(&to_open), opened.clone());
             scope.spawn(move || {
                 loop {
-                    let Ok((number, rows)) = to_open.lock().recv() else { return };
+                    let Ok((number, rows)) = to_open.lock().recv() else {
+                        return;
+                    };
                     let rows = rows.iter().map(|row| prepare(core, row)).collect();
                     if opened.send((number, rows)).is_err() {
                         return;
@@ -419,7 +486,9 @@ fn replay_rows<F: Follower>(core: &Arc<Core<F>>, from: u64) -> Result<u64, OpenE
                 damaged += take_in(core, rows);
             }
         }
-        reader.join().unwrap_or_else(|_| Err(OpenError::Store("reading rows failed".to_owned())))?;
+        reader
+            .join()
+            .unwrap_or_else(|_| Err(OpenError::Store("reading rows failed".to_owned())))?;
         Ok(damaged)
     })
 }

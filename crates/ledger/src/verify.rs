@@ -94,7 +94,13 @@ pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
         }
         _ => None,
     };
-    let (store, writer) = match Store::open(dir, StoreOptions { reserve_bytes: 0, ..StoreOptions::default() }) {
+    let (store, writer) = match Store::open(
+        dir,
+        StoreOptions {
+            reserve_bytes: 0,
+            ..StoreOptions::default()
+        },
+    ) {
         Ok((store, writer)) => (store, Some(writer)),
         Err(StoreError::ReadOnly) => (Store::open_read_only(dir)?, None),
         Err(e) => return Err(e.into()),
@@ -103,7 +109,10 @@ pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
     let mut report = check(dir, &store, vault.as_ref(), &outside)?;
     drop(writer);
     for place in repaired {
-        report.finding(format!("the ERA place `{}` was damaged; it has been written anew", place.display()));
+        report.finding(format!(
+            "the ERA place `{}` was damaged; it has been written anew",
+            place.display()
+        ));
     }
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -129,7 +138,10 @@ struct Checks<'a> {
 /// Verifies what a store holds.
 pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &[&Path]) -> Result<Report, OpenError> {
     let mut checks = Checks {
-        report: Report { with_keys: vault.is_some(), ..Report::default() },
+        report: Report {
+            with_keys: vault.is_some(),
+            ..Report::default()
+        },
         vault,
         milestones: Vec::new(),
         digests: Vec::new(),
@@ -196,7 +208,8 @@ impl Checks<'_> {
             let whole = Frontier::from_bytes(&record.frontier)
                 .is_ok_and(|f| f.size() == milestone.checkpoint.size && f.root() == milestone.checkpoint.root);
             if !whole || record.size != milestone.checkpoint.size {
-                self.report.finding("the stored tree edge does not belong to the checkpoint".to_owned());
+                self.report
+                    .finding("the stored tree edge does not belong to the checkpoint".to_owned());
             }
         }
         if let Ok(note) = std::fs::read(dir.join("checkpoint")) {
@@ -217,7 +230,11 @@ impl Checks<'_> {
     fn milestone(&mut self, name: &'static str, note: &[u8], key: &VerifierKey, origin: &str) {
         match Checkpoint::open(note, std::slice::from_ref(key)) {
             Ok(checkpoint) if checkpoint.origin == origin => {
-                self.milestones.push(Milestone { name, checkpoint, seen: false });
+                self.milestones.push(Milestone {
+                    name,
+                    checkpoint,
+                    seen: false,
+                });
             }
             _ => self.report.finding(format!("{name} is not signed by this log")),
         }
@@ -240,7 +257,8 @@ impl Checks<'_> {
     fn entry(&mut self, seq: u64, entry: &[u8], sealed: Option<&[u8]>) {
         self.report.entries += 1;
         if seq != self.frontier.size() {
-            self.report.finding(format!("entry {} is missing", self.frontier.size()));
+            self.report
+                .finding(format!("entry {} is missing", self.frontier.size()));
         }
         self.frontier.append(leaf_hash(entry));
         self.pass_milestones();
@@ -254,9 +272,16 @@ impl Checks<'_> {
                     self.report.finding(format!("entry {seq} holds what it should not"));
                 }
             }
-            Ok(Leaf::Event { at, kind, sealed: digest, commitment }) => match sealed {
+            Ok(Leaf::Event {
+                at,
+                kind,
+                sealed: digest,
+                commitment,
+            }) => match sealed {
                 Some(sealed) if event_digest(sealed) == digest => self.event(seq, at, kind, sealed, &commitment),
-                _ => self.report.finding(format!("the event of entry {seq} is not the one its leaf names")),
+                _ => self
+                    .report
+                    .finding(format!("the event of entry {seq} is not the one its leaf names")),
             },
             Ok(Leaf::Notice { notice, .. }) => {
                 if let Notice::Blanked(rids) = notice {
@@ -284,13 +309,19 @@ impl Checks<'_> {
 
     fn tree(&mut self, size: u64) {
         if self.frontier.size() != size {
-            self.report.finding("the number of entries is not what the numbering says".to_owned());
+            self.report
+                .finding("the number of entries is not what the numbering says".to_owned());
         }
         let missed: Vec<String> = self
             .milestones
             .iter()
             .filter(|m| !m.seen)
-            .map(|m| format!("the log was cut back: {} names {} entries, there are {size}", m.name, m.checkpoint.size))
+            .map(|m| {
+                format!(
+                    "the log was cut back: {} names {} entries, there are {size}",
+                    m.name, m.checkpoint.size
+                )
+            })
             .collect();
         for text in missed {
             self.report.finding(text);
@@ -341,9 +372,13 @@ impl Checks<'_> {
 
     fn snapshot(&mut self, dir: &Path, last_rid: u64) {
         // An interrupted erasure leaves the snapshot of before, whose key is gone; the next start removes it.
-        let Some(vault) = self.vault.filter(|vault| vault.unannounced().is_empty()) else { return };
+        let Some(vault) = self.vault.filter(|vault| vault.unannounced().is_empty()) else {
+            return;
+        };
         match snapshot::check(dir, vault) {
-            Some(Err(why)) => self.report.finding(format!("snapshot: {why}; the next start rebuilds the index")),
+            Some(Err(why)) => self
+                .report
+                .finding(format!("snapshot: {why}; the next start rebuilds the index")),
             Some(Ok((visible, _))) if visible > last_rid => {
                 self.report.finding("snapshot: it is newer than the log".to_owned());
             }
@@ -356,7 +391,11 @@ impl Checks<'_> {
 fn first_signing_key(store: &Store) -> Result<Option<[u8; 32]>, OpenError> {
     let mut key = None;
     store.view()?.entries(0..=15, |entry| -> Result<(), OpenError> {
-        if let Ok(Leaf::Notice { notice: Notice::SigningKey { public }, .. }) = Leaf::from_bytes(entry.entry) {
+        if let Ok(Leaf::Notice {
+            notice: Notice::SigningKey { public },
+            ..
+        }) = Leaf::from_bytes(entry.entry)
+        {
             key = Some(public);
         }
         Ok(())

@@ -168,7 +168,10 @@ impl<F: Follower> Log<F> {
     /// Decides and seals a change. False when the group must be closed, because its pending rows are not all kept.
     fn take_change(&mut self, group: &mut Group<F>, mut change: F::Change, reply: Reply<F>) -> bool {
         let at = self.now();
-        let turn = Turn { at, rid: group.next_rid };
+        let turn = Turn {
+            at,
+            rid: group.next_rid,
+        };
         match self.core.follower.decide(&mut change, &mut group.pending, turn) {
             Ok(plans) => {
                 let before = (group.batch.rows.len(), group.batch.entries.len(), group.next_rid);
@@ -245,7 +248,11 @@ impl<F: Follower> Log<F> {
             HomeKey::Slot(slot) => Ok(*slot),
             HomeKey::Fresh(_) => new(group),
             HomeKey::Patient(id) => {
-                let known = group.patients.get(id).copied().or_else(|| self.core.homes.read().slot(id));
+                let known = group
+                    .patients
+                    .get(id)
+                    .copied()
+                    .or_else(|| self.core.homes.read().slot(id));
                 if let Some(slot) = known {
                     return Ok(slot);
                 }
@@ -279,7 +286,10 @@ impl<F: Follower> Log<F> {
             };
             for (body, n) in bodies.into_iter().zip(rid..) {
                 let key_ref = core.vault.key_ref(slot, n)?;
-                let leaf = Leaf::Row { rid: n, digest: leaf::row_digest(n, &key_ref, &body) };
+                let leaf = Leaf::Row {
+                    rid: n,
+                    digest: leaf::row_digest(n, &key_ref, &body),
+                };
                 self.add_entry(group, &leaf, None);
                 group.batch.rows.push(RowRecord { rid: n, key_ref, body });
             }
@@ -314,11 +324,20 @@ impl<F: Follower> Log<F> {
             let (parts, more) = rest.split_at(taken);
             let seq = group.frontier.size();
             let core = Arc::clone(&self.core);
-            let (sealed, commitment) =
-                event::seal(&core.vault, &mut || self.random.take(), seq, at, event, parts)?;
-            let leaf = Leaf::Event { at: at.0, kind: event.kind, sealed: leaf::event_digest(&sealed), commitment };
+            let (sealed, commitment) = event::seal(&core.vault, &mut || self.random.take(), seq, at, event, parts)?;
+            let leaf = Leaf::Event {
+                at: at.0,
+                kind: event.kind,
+                sealed: leaf::event_digest(&sealed),
+                commitment,
+            };
             self.add_entry(group, &leaf, Some(sealed));
-            group.touched.extend(parts.iter().filter(|(slot, _)| *slot != SHARED).map(|(slot, _)| (*slot, seq)));
+            group.touched.extend(
+                parts
+                    .iter()
+                    .filter(|(slot, _)| *slot != SHARED)
+                    .map(|(slot, _)| (*slot, seq)),
+            );
             rest = more;
             if rest.is_empty() {
                 return Ok(first);
@@ -332,9 +351,18 @@ impl<F: Follower> Log<F> {
         if size == self.signed || (!group.fsync && size - self.signed < SIGN_EVERY) {
             return Ok(());
         }
-        let signer = LogSigner { vault: &self.core.vault, origin: &self.core.origin };
-        let note = signer.checkpoint(size, group.frontier.root()).map_err(|_| Unavailable::Stopped)?;
-        group.batch.checkpoint = Some(CheckpointRecord { size, note, frontier: group.frontier.to_bytes() });
+        let signer = LogSigner {
+            vault: &self.core.vault,
+            origin: &self.core.origin,
+        };
+        let note = signer
+            .checkpoint(size, group.frontier.root())
+            .map_err(|_| Unavailable::Stopped)?;
+        group.batch.checkpoint = Some(CheckpointRecord {
+            size,
+            note,
+            frontier: group.frontier.to_bytes(),
+        });
         Ok(())
     }
 
@@ -344,9 +372,16 @@ impl<F: Follower> Log<F> {
         self.sign(group)?;
         let keyring = self.core.vault.revision();
         if keyring != self.keyring {
-            group.batch.meta.push((KEYRING.to_owned(), keyring.to_be_bytes().to_vec()));
+            group
+                .batch
+                .meta
+                .push((KEYRING.to_owned(), keyring.to_be_bytes().to_vec()));
         }
-        let durability = if group.fsync { Durability::Fsync } else { Durability::Wal };
+        let durability = if group.fsync {
+            Durability::Fsync
+        } else {
+            Durability::Wal
+        };
         self.writer.commit(&group.batch, durability)?;
         self.keyring = keyring;
         Ok(())
@@ -394,7 +429,10 @@ impl<F: Follower> Log<F> {
         self.next_rid = group.next_rid;
         if let Some(checkpoint) = group.batch.checkpoint.take() {
             self.signed = checkpoint.size;
-            *core.head.write() = Head { size: checkpoint.size, note: checkpoint.note };
+            *core.head.write() = Head {
+                size: checkpoint.size,
+                note: checkpoint.note,
+            };
         }
         {
             let _applying = core.applying.write();
@@ -438,12 +476,16 @@ impl<F: Follower> Log<F> {
     }
 
     /// Appends notices and events on their own, fsynced. For acts that run alone.
-    pub(crate) fn append_alone(
-        &mut self,
-        leaves: &[Leaf],
-        events: &[(Event, Timestamp)],
-    ) -> Result<u64, Unavailable> {
-        if leaves.iter().any(|leaf| matches!(leaf, Leaf::Notice { notice: LeafNotice::Restored { .. }, .. })) {
+    pub(crate) fn append_alone(&mut self, leaves: &[Leaf], events: &[(Event, Timestamp)]) -> Result<u64, Unavailable> {
+        if leaves.iter().any(|leaf| {
+            matches!(
+                leaf,
+                Leaf::Notice {
+                    notice: LeafNotice::Restored { .. },
+                    ..
+                }
+            )
+        }) {
             self.skip_lost()?;
         }
         let mut group = self.start_group();
@@ -466,7 +508,10 @@ impl<F: Follower> Log<F> {
         let vault = &self.core.vault;
         let (rid, slot) = (vault.rid_ceiling().max(self.next_rid), vault.slots());
         let floor = [rid.to_be_bytes().as_slice(), &slot.to_be_bytes()].concat();
-        let batch = Batch { meta: vec![(FLOOR.to_owned(), floor)], ..Batch::default() };
+        let batch = Batch {
+            meta: vec![(FLOOR.to_owned(), floor)],
+            ..Batch::default()
+        };
         self.writer.commit(&batch, Durability::Fsync)?;
         vault.resume(slot);
         self.next_rid = rid;

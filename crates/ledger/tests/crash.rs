@@ -1,5 +1,11 @@
 //! What a kill leaves: images of the directory taken inside the writer are opened as if the process had died there.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -29,15 +35,31 @@ fn a_kill_at_any_moment_of_a_write_leaves_all_of_it_or_nothing() {
     *ledger.follower().at.lock().unwrap() = None;
     let images = std::mem::take(&mut *images.lock().unwrap());
     let moments: Vec<Moment> = images.iter().map(|(m, _)| *m).collect();
-    assert_eq!(moments, [Moment::Decided, Moment::Sealing, Moment::Committed, Moment::Answered]);
+    assert_eq!(
+        moments,
+        [Moment::Decided, Moment::Sealing, Moment::Committed, Moment::Answered]
+    );
     for (moment, image) in images {
         let ledger = clinic.open_with(&image).unwrap();
         let kept = !matches!(moment, Moment::Decided | Moment::Sealing);
-        assert_eq!(ledger.follower().index(), if kept { after.clone() } else { before.clone() }, "{moment:?}");
+        assert_eq!(
+            ledger.follower().index(),
+            if kept { after.clone() } else { before.clone() },
+            "{moment:?}"
+        );
         assert!(ledger.verify(None).unwrap().ok, "{moment:?}");
         // The log goes on from there; nobody's slot is taken twice.
         let c = put(&ledger, "c", &["p3"], "on");
-        assert!(ledger.follower().index().values().flatten().filter(|k| k.slot == c.slot).count() == 1);
+        assert!(
+            ledger
+                .follower()
+                .index()
+                .values()
+                .flatten()
+                .filter(|k| k.slot == c.slot)
+                .count()
+                == 1
+        );
         assert!(ledger.verify(None).unwrap().ok, "{moment:?}");
     }
 }
@@ -57,7 +79,11 @@ fn every_acknowledged_write_and_entry_survives_kills_under_load() {
                         return;
                     }
                     let known = put(&ledger, &format!("{t}-{n}"), &[&format!("p{}", n % 5)], "text");
-                    let event = Event { kind: 1, actor: b"read".to_vec(), parts: vec![(known.slot, vec![1])] };
+                    let event = Event {
+                        kind: 1,
+                        actor: b"read".to_vec(),
+                        parts: vec![(known.slot, vec![1])],
+                    };
                     let seq = ledger.log_blocking(event, Wait::Wal).unwrap();
                     let mut all = acknowledged.lock().unwrap();
                     all.0.push(known);
@@ -97,7 +123,11 @@ fn a_failed_commit_keeps_nothing_and_says_so() {
     put(&ledger, "a", &["p1"], "x");
     let before = ledger.follower().index();
     // A row whose slot does not exist cannot be sealed: the change is not made, others of its group are.
-    let bad = keepwell_ledger::Event { kind: 1, actor: vec![], parts: vec![(999_999, vec![])] };
+    let bad = keepwell_ledger::Event {
+        kind: 1,
+        actor: vec![],
+        parts: vec![(999_999, vec![])],
+    };
     assert!(ledger.log_blocking(bad, Wait::Wal).is_err());
     assert_eq!(ledger.follower().index(), before);
     put(&ledger, "b", &["p2"], "y");
@@ -107,11 +137,17 @@ fn a_failed_commit_keeps_nothing_and_says_so() {
 #[test]
 fn a_full_disk_stops_writes_keeps_reads_and_loses_nothing() {
     let clinic = Clinic::new();
-    let small = keepwell_ledger::Config { max_pages: Some(40), ..clinic.config.clone() };
+    let small = keepwell_ledger::Config {
+        max_pages: Some(40),
+        ..clinic.config.clone()
+    };
     let ledger = clinic.open_with(&small).unwrap();
     let mut kept = Vec::new();
     let refused = loop {
-        let text = text_of(&["p1"], &format!("{} {}", kept.len(), "never the same ".repeat(kept.len())));
+        let text = text_of(
+            &["p1"],
+            &format!("{} {}", kept.len(), "never the same ".repeat(kept.len())),
+        );
         match ledger.append_blocking(Put::new(&format!("r{}", kept.len()), &["p1"], &text)) {
             Ok(known) => kept.push(known),
             Err(AppendError::Unavailable(error)) => break error,
@@ -124,7 +160,16 @@ fn a_full_disk_stops_writes_keeps_reads_and_loses_nothing() {
     assert_eq!(ledger.follower().index().len(), kept.len(), "nothing half-made");
     // Entries may still fit; once they do not, the caller is told and discloses nothing.
     let told = (0..10_000).find_map(|_| {
-        ledger.log_blocking(Event { kind: 1, actor: vec![b'x'; 900], parts: vec![] }, Wait::Fsync).err()
+        ledger
+            .log_blocking(
+                Event {
+                    kind: 1,
+                    actor: vec![b'x'; 900],
+                    parts: vec![],
+                },
+                Wait::Fsync,
+            )
+            .err()
     });
     assert_eq!(told, Some(Unavailable::DiskFull));
     for known in &kept {
@@ -167,7 +212,10 @@ fn a_snapshot_that_does_not_fit_is_discarded_with_a_word() {
     // A snapshot of a later moment in an earlier log.
     std::fs::copy(clinic.dir().join("snapshot"), early.dir.join("snapshot")).unwrap();
     let ledger = clinic.open_with(&early).unwrap();
-    assert!(has(&ledger.take_notices(), |n| matches!(n, Notice::SnapshotDiscarded(_))));
+    assert!(has(&ledger.take_notices(), |n| matches!(
+        n,
+        Notice::SnapshotDiscarded(_)
+    )));
     assert_eq!(ledger.follower().index().len(), 1);
     // The logs part ways: same length, other content.
     put(&ledger, "z", &["p1"], "other");
@@ -175,7 +223,10 @@ fn a_snapshot_that_does_not_fit_is_discarded_with_a_word() {
     drop(ledger);
     std::fs::copy(clinic.dir().join("snapshot"), early.dir.join("snapshot")).unwrap();
     let ledger = clinic.open_with(&early).unwrap();
-    assert!(has(&ledger.take_notices(), |n| matches!(n, Notice::SnapshotDiscarded(_))));
+    assert!(has(&ledger.take_notices(), |n| matches!(
+        n,
+        Notice::SnapshotDiscarded(_)
+    )));
     assert!(ledger.follower().index().contains_key("z"));
     drop(ledger);
     // A damaged one.
@@ -186,9 +237,15 @@ fn a_snapshot_that_does_not_fit_is_discarded_with_a_word() {
         bad[at] ^= 4;
         std::fs::write(&path, &bad).unwrap();
         let ledger = clinic.open();
-        assert!(has(&ledger.take_notices(), |n| matches!(n, Notice::SnapshotDiscarded(_))), "byte {at}");
+        assert!(
+            has(&ledger.take_notices(), |n| matches!(n, Notice::SnapshotDiscarded(_))),
+            "byte {at}"
+        );
         assert_eq!(ledger.follower().index(), live, "byte {at}");
-        assert!(!ledger.verify(None).unwrap().ok, "byte {at}: verify names what the server merely rebuilds");
+        assert!(
+            !ledger.verify(None).unwrap().ok,
+            "byte {at}: verify names what the server merely rebuilds"
+        );
     }
 }
 
@@ -210,7 +267,10 @@ fn a_log_cut_back_behind_its_checkpoint_is_refused() {
     std::fs::copy(early.dir.join("keepwell.db"), clinic.dir().join("keepwell.db")).unwrap();
     assert!(matches!(clinic.try_open(), Err(OpenError::RolledBack { .. })));
     // Everything rolled back: only the outside checkpoint tells.
-    let config = keepwell_ledger::Config { checkpoint_copy: Some(outside.clone()), ..early.clone() };
+    let config = keepwell_ledger::Config {
+        checkpoint_copy: Some(outside.clone()),
+        ..early.clone()
+    };
     assert!(matches!(clinic.open_with(&config), Err(OpenError::RolledBack { .. })));
     let key = clinic.key();
     let mut options = keepwell_ledger::verify::Options {

@@ -1,5 +1,11 @@
 //! Random damage to every stored file: noticed, harmless, never a panic, and the rest still readable.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -13,7 +19,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % n.max(1)
     }
 }
@@ -25,10 +34,15 @@ fn mutate(bytes: &mut Vec<u8>, dice: &mut Dice) {
         0 | 1 => bytes[at] ^= 1 << dice.roll(8),
         2 => {
             let end = (at + 1 + dice.roll(64)).min(bytes.len());
-            bytes[at..end].iter_mut().for_each(|b| *b = b.wrapping_add(1 + dice.roll(255) as u8));
+            bytes[at..end]
+                .iter_mut()
+                .for_each(|b| *b = b.wrapping_add(1 + dice.roll(255) as u8));
         }
         3 => {
-            let (a, b) = (dice.roll(bytes.len() / 4096 + 1) * 4096, dice.roll(bytes.len() / 4096 + 1) * 4096);
+            let (a, b) = (
+                dice.roll(bytes.len() / 4096 + 1) * 4096,
+                dice.roll(bytes.len() / 4096 + 1) * 4096,
+            );
             for i in 0..4096 {
                 if a + i < bytes.len() && b + i < bytes.len() {
                     bytes.swap(a + i, b + i);
@@ -44,15 +58,26 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
     for n in 0..30 {
-        let known = put(&ledger, &format!("r{n}"), &[&format!("p{}", n % 6)], &"text ".repeat(n * 20));
-        let event = Event { kind: 1, actor: b"read".to_vec(), parts: vec![(known.slot, vec![n as u8])] };
+        let known = put(
+            &ledger,
+            &format!("r{n}"),
+            &[&format!("p{}", n % 6)],
+            &"text ".repeat(n * 20),
+        );
+        let event = Event {
+            kind: 1,
+            actor: b"read".to_vec(),
+            parts: vec![(known.slot, vec![n as u8])],
+        };
         ledger.log_blocking(event, Wait::Fsync).unwrap();
     }
     let truth = ledger.follower().index();
     ledger.stop();
     drop(ledger);
     let good = clinic.image("good");
-    let rounds: usize = option_env!("KEEPWELL_MUTATIONS").and_then(|n| n.parse().ok()).unwrap_or(60);
+    let rounds: usize = option_env!("KEEPWELL_MUTATIONS")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60);
     for name in ["keepwell.db", "keyring", "era", "snapshot", "checkpoint"] {
         let (mut noticed, mut harmless) = (0, 0);
         for round in 0..rounds {
@@ -68,7 +93,11 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
             std::fs::write(dir.join(name), &bytes).unwrap();
             let era = clinic.base.path().join("bad-era");
             std::fs::copy(&good.era_copies[0], &era).unwrap();
-            let config = keepwell_ledger::Config { dir: dir.clone(), era_copies: vec![era.clone()], ..good.clone() };
+            let config = keepwell_ledger::Config {
+                dir: dir.clone(),
+                era_copies: vec![era.clone()],
+                ..good.clone()
+            };
             let key = clinic.key();
             let options = Options {
                 custodian: Some(&key),
@@ -89,7 +118,9 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
                         for known in versions {
                             match ledger.read(known.rid) {
                                 Ok(row) => assert_eq!((row.text, row.header.id), (known.text.clone(), id.clone())),
-                                Err(ReadError::Damaged(_) | ReadError::Missing(_) | ReadError::Store(_)) => same = false,
+                                Err(ReadError::Damaged(_) | ReadError::Missing(_) | ReadError::Store(_)) => {
+                                    same = false
+                                }
                                 Err(other) => panic!("{name} {round}: {other}"),
                             }
                         }
@@ -97,7 +128,10 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
                     same && ledger.follower().index() == truth
                 }
             };
-            assert!(same || !verdict, "{name} {round}: another answer, and verify is content");
+            assert!(
+                same || !verdict,
+                "{name} {round}: another answer, and verify is content"
+            );
             if verdict {
                 harmless += 1;
             } else {
@@ -113,7 +147,9 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
 fn a_damaged_row_is_named_and_the_others_are_served() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
-    let known: Vec<_> = (0..10).map(|n| put(&ledger, &format!("r{n}"), &["p1"], "some text")).collect();
+    let known: Vec<_> = (0..10)
+        .map(|n| put(&ledger, &format!("r{n}"), &["p1"], "some text"))
+        .collect();
     ledger.stop();
     let victim = ledger.store().row(known[4].rid).unwrap().unwrap();
     drop(ledger);
@@ -124,7 +160,8 @@ fn a_damaged_row_is_named_and_the_others_are_served() {
     std::fs::write(&path, bytes).unwrap();
     std::fs::remove_file(clinic.dir().join("snapshot")).unwrap();
     let ledger = clinic.open();
-    assert!(has(&ledger.take_notices(), |n| *n == keepwell_ledger::Notice::DamagedRows(1)));
+    assert!(has(&ledger.take_notices(), |n| *n
+        == keepwell_ledger::Notice::DamagedRows(1)));
     for k in &known {
         let opened = ledger.read(k.rid);
         if k.rid == victim.rid {
@@ -134,14 +171,22 @@ fn a_damaged_row_is_named_and_the_others_are_served() {
         }
     }
     let report = ledger.verify(None).unwrap();
-    assert!(!report.ok && report.findings.iter().any(|f| f.contains(&format!("row {}", victim.rid))));
+    assert!(
+        !report.ok
+            && report
+                .findings
+                .iter()
+                .any(|f| f.contains(&format!("row {}", victim.rid)))
+    );
 }
 
 #[test]
 fn without_keys_every_altered_row_event_and_leaf_is_found() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
-    let known: Vec<_> = (0..5).map(|n| put(&ledger, &format!("r{n}"), &["p1"], "some text")).collect();
+    let known: Vec<_> = (0..5)
+        .map(|n| put(&ledger, &format!("r{n}"), &["p1"], "some text"))
+        .collect();
     ledger.stop();
     let mut targets: Vec<Vec<u8>> = Vec::new();
     for k in &known {
@@ -189,7 +234,10 @@ fn rows_moved_or_swapped_do_not_open_elsewhere() {
     let a = put(&ledger, "a", &["p1"], "first");
     let b = put(&ledger, "b", &["p1"], "other");
     ledger.stop();
-    let (row_a, row_b) = (ledger.store().row(a.rid).unwrap().unwrap(), ledger.store().row(b.rid).unwrap().unwrap());
+    let (row_a, row_b) = (
+        ledger.store().row(a.rid).unwrap().unwrap(),
+        ledger.store().row(b.rid).unwrap().unwrap(),
+    );
     assert_eq!(row_a.body.len(), row_b.body.len(), "padding makes them alike");
     drop(ledger);
     let path = clinic.dir().join("keepwell.db");

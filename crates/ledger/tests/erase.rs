@@ -1,5 +1,11 @@
 //! Erasure: what is gone, what stays, what a thief with old copies gets.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -8,14 +14,20 @@ use keepwell_ledger::{Config, EraseError, Event, ReadError, Wait};
 use std::sync::{Arc, Mutex};
 
 fn act() -> Event {
-    Event { kind: 9, actor: b"privacy officer".to_vec(), parts: Vec::new() }
+    Event {
+        kind: 9,
+        actor: b"privacy officer".to_vec(),
+        parts: Vec::new(),
+    }
 }
 
 #[test]
 fn an_erased_patient_is_gone_and_everybody_else_stays() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
-    let gone: Vec<_> = (0..3).map(|n| put(&ledger, &format!("a{n}"), &["p1"], "secret")).collect();
+    let gone: Vec<_> = (0..3)
+        .map(|n| put(&ledger, &format!("a{n}"), &["p1"], "secret"))
+        .collect();
     let stays = put(&ledger, "b", &["p2"], "kept");
     let both = put(&ledger, "c", &["p1", "p2"], "of both");
     let slot = gone[0].slot;
@@ -30,7 +42,11 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
 
     let erased = ledger.erase("p1", act()).unwrap();
     assert_eq!(erased.slots, [slot]);
-    assert_eq!(erased.pending, [both.slot], "a person decides about what belongs to several");
+    assert_eq!(
+        erased.pending,
+        [both.slot],
+        "a person decides about what belongs to several"
+    );
     assert_eq!((erased.confirmed.len(), erased.unreachable.len()), (2, 0));
     assert!(matches!(ledger.erase("p1", act()), Err(EraseError::Unknown)));
     assert!(matches!(ledger.erase("nobody", act()), Err(EraseError::Unknown)));
@@ -46,7 +62,13 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
         assert!(ledger.access_log(slot, u64::MAX, 10).unwrap().is_empty());
         // The fact of the access stays; the other patient still sees theirs.
         assert_eq!(ledger.event(seq).unwrap().actor, b"dr. grey");
-        assert!(ledger.access_log(stays.slot, u64::MAX, 10).unwrap().iter().any(|a| a.part == b"p2 part"));
+        assert!(
+            ledger
+                .access_log(stays.slot, u64::MAX, 10)
+                .unwrap()
+                .iter()
+                .any(|a| a.part == b"p2 part")
+        );
         let report = ledger.verify(None).unwrap();
         assert!(report.ok, "{:?}", report.findings);
         assert_eq!(report.erased, 3);
@@ -66,7 +88,10 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
     // The old snapshot died with the ERA.
     std::fs::write(clinic.dir().join("snapshot"), old_snapshot).unwrap();
     let ledger = clinic.open();
-    assert!(has(&ledger.take_notices(), |n| matches!(n, keepwell_ledger::Notice::SnapshotDiscarded(_))));
+    assert!(has(&ledger.take_notices(), |n| matches!(
+        n,
+        keepwell_ledger::Notice::SnapshotDiscarded(_)
+    )));
     assert!(ledger.read(again.rid).is_ok() && ledger.read(gone[0].rid).is_err());
 }
 
@@ -84,7 +109,10 @@ fn old_copies_of_everything_but_the_era_do_not_bring_a_patient_back() {
     // Database, keyring, snapshot and key file of before; the ERA of today.
     std::fs::copy(clinic.dir().join("era"), backup.dir.join("era")).unwrap();
     std::fs::copy(&clinic.config.era_copies[0], &backup.era_copies[0]).unwrap();
-    assert!(matches!(clinic.open_with(&backup), Err(keepwell_ledger::OpenError::KeyringOlderThanErasure)));
+    assert!(matches!(
+        clinic.open_with(&backup),
+        Err(keepwell_ledger::OpenError::KeyringOlderThanErasure)
+    ));
     // The keyring of today with the database of before: the row is there and closed.
     std::fs::copy(clinic.dir().join("keyring"), backup.dir.join("keyring")).unwrap();
     std::fs::remove_file(backup.dir.join("checkpoint")).unwrap();
@@ -132,7 +160,10 @@ fn without_enough_places_nothing_is_erased() {
     let place = &clinic.config.era_copies[0];
     std::fs::rename(place, clinic.base.path().join("away")).unwrap();
     std::fs::create_dir(place).unwrap();
-    assert!(matches!(ledger.erase("p1", act()), Err(EraseError::Places { have: 1, want: 2 })));
+    assert!(matches!(
+        ledger.erase("p1", act()),
+        Err(EraseError::Places { have: 1, want: 2 })
+    ));
     assert!(ledger.read(known.rid).is_ok());
     assert!(ledger.follower().index().contains_key("a"));
 }
@@ -143,7 +174,12 @@ fn no_stored_byte_names_a_patient() {
     let ledger = clinic.open();
     for n in 0..200 {
         let text = format!("canary-{n:05}-text");
-        put(&ledger, &format!("canary-{n:05}-id"), &[&format!("canary-{n:05}-patient")], &text);
+        put(
+            &ledger,
+            &format!("canary-{n:05}-id"),
+            &[&format!("canary-{n:05}-patient")],
+            &text,
+        );
         let event = Event {
             kind: 1,
             actor: format!("canary-{n:05}-actor").into_bytes(),

@@ -1,5 +1,11 @@
 //! Writing, reading, listing accesses, starting again.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -28,7 +34,10 @@ fn what_is_written_is_read_back_now_and_after_a_restart() {
         assert_eq!((opened.slot, opened.header.version, opened.header.prev), (a.slot, 1, 0));
         assert_eq!(ledger.read(again.rid).unwrap().header.prev, a.rid);
         let deleted = ledger.read(gone.rid).unwrap();
-        assert_eq!((deleted.header.kind, deleted.text.len(), deleted.slot), (Kind::Deleted, 0, b.slot));
+        assert_eq!(
+            (deleted.header.kind, deleted.text.len(), deleted.slot),
+            (Kind::Deleted, 0, b.slot)
+        );
         assert_eq!(ledger.slot_of_patient("p1"), Some(a.slot));
         assert_eq!(ledger.patients_of_slot(both.slot), ["p1", "p2"]);
         assert_eq!(ledger.patients_of_slot(0), Vec::<String>::new());
@@ -37,7 +46,12 @@ fn what_is_written_is_read_back_now_and_after_a_restart() {
     };
     check(&ledger);
     let live = ledger.follower().index();
-    let accesses: Vec<u64> = ledger.access_log(a.slot, u64::MAX, 99).unwrap().iter().map(|a| a.seq).collect();
+    let accesses: Vec<u64> = ledger
+        .access_log(a.slot, u64::MAX, 99)
+        .unwrap()
+        .iter()
+        .map(|a| a.seq)
+        .collect();
     drop(ledger); // no snapshot: rebuilt from the rows
     let ledger = clinic.open();
     assert!(has(&ledger.take_notices(), |n| *n == Notice::Rebuilt(6)));
@@ -50,7 +64,12 @@ fn what_is_written_is_read_back_now_and_after_a_restart() {
     assert_eq!(ledger.take_notices(), []);
     check(&ledger);
     assert_eq!(ledger.follower().index(), live);
-    let after: Vec<u64> = ledger.access_log(a.slot, u64::MAX, 99).unwrap().iter().map(|a| a.seq).collect();
+    let after: Vec<u64> = ledger
+        .access_log(a.slot, u64::MAX, 99)
+        .unwrap()
+        .iter()
+        .map(|a| a.seq)
+        .collect();
     assert_eq!(after, accesses);
     put(&ledger, "e", &["p3"], "tail");
     let live = ledger.follower().index();
@@ -58,7 +77,17 @@ fn what_is_written_is_read_back_now_and_after_a_restart() {
     let ledger = clinic.open(); // snapshot and a tail
     assert_eq!(ledger.follower().index(), live);
     let fresh = put(&ledger, "f", &["p4"], "x");
-    assert!(ledger.follower().index().values().flatten().filter(|k| k.slot == fresh.slot).count() == 1, "a new slot");
+    assert!(
+        ledger
+            .follower()
+            .index()
+            .values()
+            .flatten()
+            .filter(|k| k.slot == fresh.slot)
+            .count()
+            == 1,
+        "a new slot"
+    );
     assert!(ledger.verify(None).unwrap().ok);
 }
 
@@ -67,8 +96,11 @@ fn attachments_are_cut_out_and_spliced_back() {
     use base64::Engine as _;
     let clinic = Clinic::new();
     let ledger = clinic.open();
-    let scan = base64::engine::general_purpose::STANDARD
-        .encode((0..90_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 9) as u8).collect::<Vec<_>>());
+    let scan = base64::engine::general_purpose::STANDARD.encode(
+        (0..90_000_u32)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 9) as u8)
+            .collect::<Vec<_>>(),
+    );
     let text = format!(r#"{{"photo":"{scan}","pages":["{scan}"]}}"#);
     let photo = put(&ledger, "photo", &["p"], &text);
     let next = put(&ledger, "next", &["p"], "x");
@@ -112,7 +144,11 @@ fn one_hundred_conditional_writers_make_one_resource() {
     });
     assert_eq!(made, 1);
     assert_eq!(ledger.follower().index()["only"].len(), 1);
-    assert_eq!(ledger.size(), 2 + 1 + 100, "a leaf for the row, an event for each request");
+    assert_eq!(
+        ledger.size(),
+        2 + 1 + 100,
+        "a leaf for the row, an event for each request"
+    );
 }
 
 #[test]
@@ -130,16 +166,34 @@ fn an_access_log_shows_each_patient_their_part_and_nobody_elses() {
     for (slot, part) in [(a, b"rows of p1"), (b, b"rows of p2")] {
         let lines = ledger.access_log(slot, u64::MAX, 10).unwrap();
         assert_eq!(lines.len(), 2, "the write and the read");
-        assert_eq!((lines[0].seq, lines[0].kind, lines[0].part.as_slice()), (seq, 1, part.as_slice()));
+        assert_eq!(
+            (lines[0].seq, lines[0].kind, lines[0].part.as_slice()),
+            (seq, 1, part.as_slice())
+        );
         assert_eq!(lines[0].actor, b"dr. grey, ward 3");
         assert_eq!(lines[0].at, keepwell_model::time::Timestamp(1_700_000_000_000));
     }
     assert_eq!(ledger.access_log(a, seq, 10).unwrap().len(), 1, "paging");
     // The same slot twice in one event is sealed under two nonces and shown as one part.
-    let twice = Event { kind: 1, actor: Vec::new(), parts: vec![(a, b"ab".to_vec()), (a, b"cd".to_vec())] };
+    let twice = Event {
+        kind: 1,
+        actor: Vec::new(),
+        parts: vec![(a, b"ab".to_vec()), (a, b"cd".to_vec())],
+    };
     ledger.log_blocking(twice, Wait::Fsync).unwrap();
     assert_eq!(ledger.access_log(a, u64::MAX, 1).unwrap()[0].part, b"abcd");
-    assert!(ledger.log_blocking(Event { kind: 1, actor: vec![], parts: vec![(4_000_000, vec![])] }, Wait::Wal).is_err());
+    assert!(
+        ledger
+            .log_blocking(
+                Event {
+                    kind: 1,
+                    actor: vec![],
+                    parts: vec![(4_000_000, vec![])]
+                },
+                Wait::Wal
+            )
+            .is_err()
+    );
 }
 
 #[test]
@@ -153,7 +207,10 @@ fn any_entry_can_be_proven_to_an_outsider() {
     for seq in 0..ledger.size() {
         let file = ledger.proof(seq).unwrap();
         let proven = keepwell_audit::proof_file::verify(&file, None, std::slice::from_ref(&key)).unwrap();
-        assert_eq!((proven.index, proven.entry), (seq, ledger.store().entry(seq).unwrap().unwrap().entry));
+        assert_eq!(
+            (proven.index, proven.entry),
+            (seq, ledger.store().entry(seq).unwrap().unwrap().entry)
+        );
         assert_eq!(proven.checkpoint.origin, "test.example/log");
     }
     assert!(ledger.proof(ledger.size()).is_err());
@@ -163,10 +220,21 @@ fn any_entry_can_be_proven_to_an_outsider() {
 fn a_long_event_is_split() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
-    let slots: Vec<u32> = (0..40).map(|n| put(&ledger, &format!("r{n}"), &[&format!("p{n}")], "x").slot).collect();
+    let slots: Vec<u32> = (0..40)
+        .map(|n| put(&ledger, &format!("r{n}"), &[&format!("p{n}")], "x").slot)
+        .collect();
     let size = ledger.size();
     let parts = slots.iter().map(|slot| (*slot, vec![7; 5000])).collect();
-    ledger.log_blocking(Event { kind: 1, actor: b"export".to_vec(), parts }, Wait::Fsync).unwrap();
+    ledger
+        .log_blocking(
+            Event {
+                kind: 1,
+                actor: b"export".to_vec(),
+                parts,
+            },
+            Wait::Fsync,
+        )
+        .unwrap();
     assert_eq!(ledger.size() - size, 4);
     for slot in slots {
         let line = &ledger.access_log(slot, u64::MAX, 1).unwrap()[0];
@@ -180,7 +248,11 @@ fn an_ordinary_read_event_is_small() {
     let clinic = Clinic::new();
     let ledger = clinic.open();
     let slot = put(&ledger, "a", &["p1"], "x").slot;
-    let event = Event { kind: 1, actor: vec![b'x'; 60], parts: vec![(slot, vec![b'y'; 16])] };
+    let event = Event {
+        kind: 1,
+        actor: vec![b'x'; 60],
+        parts: vec![(slot, vec![b'y'; 16])],
+    };
     let seq = ledger.log_blocking(event, Wait::Wal).unwrap();
     let stored = ledger.store().entry(seq).unwrap().unwrap();
     let bytes = stored.entry.len() + stored.sealed.unwrap().len();
@@ -210,7 +282,10 @@ fn notes_open_only_in_their_context_and_here() {
     let (here, there) = (Clinic::new(), Clinic::new());
     let (ledger, other) = (here.open(), there.open());
     let sealed = ledger.seal_note(b"dr. grey, /Patient", b"after row 7").unwrap();
-    assert_eq!(ledger.open_note(b"dr. grey, /Patient", &sealed).unwrap(), b"after row 7");
+    assert_eq!(
+        ledger.open_note(b"dr. grey, /Patient", &sealed).unwrap(),
+        b"after row 7"
+    );
     assert!(ledger.open_note(b"dr. house, /Patient", &sealed).is_none());
     assert!(other.open_note(b"dr. grey, /Patient", &sealed).is_none());
     for at in 0..sealed.len() {
@@ -221,7 +296,10 @@ fn notes_open_only_in_their_context_and_here() {
     assert!(ledger.open_note(b"", &[]).is_none());
     here.clock.0.fetch_add(7_200_000, Ordering::SeqCst);
     ledger.rotate_keys().unwrap();
-    assert!(ledger.open_note(b"dr. grey, /Patient", &sealed).is_some(), "later and after a rotation");
+    assert!(
+        ledger.open_note(b"dr. grey, /Patient", &sealed).is_some(),
+        "later and after a rotation"
+    );
 }
 
 #[test]

@@ -1,5 +1,11 @@
 //! Figures of the engine, for `cargo test --release -p keepwell-ledger --test speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod common;
 
@@ -9,7 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 fn per_second(n: usize, since: Instant) -> String {
-    format!("{:.0}/s ({:.2} us each)", n as f64 / since.elapsed().as_secs_f64(), since.elapsed().as_secs_f64() * 1e6 / n as f64)
+    format!(
+        "{:.0}/s ({:.2} us each)",
+        n as f64 / since.elapsed().as_secs_f64(),
+        since.elapsed().as_secs_f64() * 1e6 / n as f64
+    )
 }
 
 /// The median of 400 fdatasyncs of 4 KB: what the machine does today.
@@ -44,13 +54,18 @@ fn text(n: usize) -> String {
 #[test]
 #[ignore = "measures; takes minutes"]
 fn figures() {
-    let n: usize = option_env!("KEEPWELL_ROWS").and_then(|n| n.parse().ok()).unwrap_or(200_000);
+    let n: usize = option_env!("KEEPWELL_ROWS")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(200_000);
     let clinic = Clinic::new();
     probe(clinic.base.path());
     let ledger = Arc::new(clinic.open());
 
     let start = Instant::now();
-    let bodies: usize = (0..20_000).map(|i| keepwell_ledger::Body::compress(text(i).as_bytes())).map(|b| b.blobs()).sum();
+    let bodies: usize = (0..20_000)
+        .map(|i| keepwell_ledger::Body::compress(text(i).as_bytes()))
+        .map(|b| b.blobs())
+        .sum();
     println!("compress: {} {bodies}", per_second(20_000, start));
 
     // Rows by 32 writers.
@@ -61,7 +76,11 @@ fn figures() {
             scope.spawn(move || {
                 for i in (t..n).step_by(32) {
                     let patient = format!("p{}", i / 368);
-                    let put = Put::new(&format!("6ba7b810-9dad-11d1-80b4-{i:012x}"), &[&patient], &text_of(&[&patient], &text(i)));
+                    let put = Put::new(
+                        &format!("6ba7b810-9dad-11d1-80b4-{i:012x}"),
+                        &[&patient],
+                        &text_of(&[&patient], &text(i)),
+                    );
                     assert!(ledger.append_blocking(put).is_ok());
                 }
             });
@@ -77,13 +96,22 @@ fn figures() {
     for i in 0..100_000_u64 {
         length += ledger.read(1 + i * 7919 % n as u64).unwrap().text.len();
     }
-    println!("read by rid: {} ({} B a text)", per_second(100_000, start), length / 100_000);
+    println!(
+        "read by rid: {} ({} B a text)",
+        per_second(100_000, start),
+        length / 100_000
+    );
 
     // Audit entries.
-    let slots: Vec<u32> = (0..n / 368).filter_map(|p| ledger.slot_of_patient(&format!("p{p}"))).collect();
+    let slots: Vec<u32> = (0..n / 368)
+        .filter_map(|p| ledger.slot_of_patient(&format!("p{p}")))
+        .collect();
     for (clients, wait) in [(1, Wait::Wal), (32, Wait::Wal), (32, Wait::Fsync), (128, Wait::Wal)] {
         let before = (ledger.store().disk_bytes().unwrap(), ledger.size());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
         let total = 200_000 / if clients == 1 { 10 } else { 1 };
         let start = Instant::now();
         runtime.block_on(async {
@@ -92,7 +120,11 @@ fn figures() {
                 let (ledger, slots) = (Arc::clone(&ledger), slots.clone());
                 tasks.push(tokio::spawn(async move {
                     for i in (t..total).step_by(clients) {
-                        let event = Event { kind: 1, actor: vec![b'x'; 60], parts: vec![(slots[i % slots.len()], vec![b'y'; 16])] };
+                        let event = Event {
+                            kind: 1,
+                            actor: vec![b'x'; 60],
+                            parts: vec![(slots[i % slots.len()], vec![b'y'; 16])],
+                        };
                         ledger.log(event, wait).await.unwrap();
                     }
                 }));
@@ -103,7 +135,10 @@ fn figures() {
         });
         println!("log, {clients} waiting, {wait:?}: {}", per_second(total, start));
         let after = (ledger.store().disk_bytes().unwrap(), ledger.size());
-        println!("  disk: {} B an event", after.0.saturating_sub(before.0) / (after.1 - before.1).max(1));
+        println!(
+            "  disk: {} B an event",
+            after.0.saturating_sub(before.0) / (after.1 - before.1).max(1)
+        );
     }
 
     let start = Instant::now();
@@ -112,7 +147,11 @@ fn figures() {
     drop(Arc::into_inner(ledger));
     let start = Instant::now();
     let ledger = clinic.open();
-    println!("start from a snapshot: {:?} {:?}", start.elapsed(), ledger.take_notices());
+    println!(
+        "start from a snapshot: {:?} {:?}",
+        start.elapsed(),
+        ledger.take_notices()
+    );
     let start = Instant::now();
     let report = ledger.verify(None).unwrap();
     println!("verify: {:?} {}", start.elapsed(), report.ok);

@@ -107,7 +107,11 @@ impl<'v> Found<'v> {
     }
 
     fn reference(&mut self, reference: &'v Value) {
-        if let Some(id) = reference.get("reference").and_then(Value::as_str).and_then(local_patient) {
+        if let Some(id) = reference
+            .get("reference")
+            .and_then(Value::as_str)
+            .and_then(local_patient)
+        {
             self.add(id);
         }
     }
@@ -130,7 +134,9 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     rows.resize_with(crate::types::COUNT, Default::default);
     for line in include_str!("../data/home.txt").lines().filter(|l| !l.starts_with('#')) {
         let mut words = line.split(' ');
-        let (Some(rule), Some(name), Some(path)) = (words.next(), words.next(), words.next()) else { continue };
+        let (Some(rule), Some(name), Some(path)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
         let path: Path = path.split('.').collect();
         if let Some((a, b)) = ResourceType::from_name(name).and_then(|t| rows.get_mut(t.index())) {
             if rule == "a" { a.push(path) } else { b.push(path) }
@@ -159,7 +165,9 @@ fn type_of(resource: &Value) -> Option<ResourceType> {
 
 fn collect<'v>(t: ResourceType, resource: &'v Value, found: &mut Found<'v>) {
     let before = found.ids.len();
-    let Some((a, b)) = TABLE.rows.get(t.index()) else { return };
+    let Some((a, b)) = TABLE.rows.get(t.index()) else {
+        return;
+    };
     for path in a {
         walk(resource, path, found);
     }
@@ -263,35 +271,83 @@ mod tests {
         ] {
             assert_eq!(t.name(), name);
         }
-        let rules = include_str!("../data/home.txt").lines().filter(|l| !l.starts_with('#')).count();
+        let rules = include_str!("../data/home.txt")
+            .lines()
+            .filter(|l| !l.starts_with('#'))
+            .count();
         assert_eq!(TABLE.rows.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>(), rules);
     }
 
     #[test]
     fn a_resource_is_at_home_with_its_patients() {
         for (text, expect) in [
-            (r#"{"resourceType":"Patient","id":"a","link":[{"other":{"reference":"Patient/b"}}]}"#, "a"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Patient/a"}}"#, "a"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Patient/a/_history/3"}}"#, "a"),
+            (
+                r#"{"resourceType":"Patient","id":"a","link":[{"other":{"reference":"Patient/b"}}]}"#,
+                "a",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Patient/a"}}"#,
+                "a",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Patient/a/_history/3"}}"#,
+                "a",
+            ),
             (
                 r#"{"resourceType":"Observation","subject":{"reference":"Patient/b"},"performer":[{"reference":"Practitioner/x"},{"reference":"Patient/a"}]}"#,
                 "a+b",
             ),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Group/g"}}"#, "shared"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"https://x.org/Patient/a"}}"#, "shared"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Patient/a/b"}}"#, "shared"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Patient/"}}"#, "shared"),
-            (r#"{"resourceType":"Observation","subject":{"reference":"Patient/a?x"}}"#, "shared"),
-            (r##"{"resourceType":"Observation","subject":{"reference":"#a"}}"##, "shared"),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Group/g"}}"#,
+                "shared",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"https://x.org/Patient/a"}}"#,
+                "shared",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Patient/a/b"}}"#,
+                "shared",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Patient/"}}"#,
+                "shared",
+            ),
+            (
+                r#"{"resourceType":"Observation","subject":{"reference":"Patient/a?x"}}"#,
+                "shared",
+            ),
+            (
+                r##"{"resourceType":"Observation","subject":{"reference":"#a"}}"##,
+                "shared",
+            ),
             (r#"{"resourceType":"Observation","subject":"Patient/a"}"#, "shared"),
-            (r#"{"resourceType":"Appointment","participant":[{"actor":{"reference":"Patient/a"}}]}"#, "a"),
+            (
+                r#"{"resourceType":"Appointment","participant":[{"actor":{"reference":"Patient/a"}}]}"#,
+                "a",
+            ),
             (r#"{"resourceType":"Task","for":{"reference":"Patient/a"}}"#, "a"),
             (r#"{"resourceType":"Device","patient":{"reference":"Patient/a"}}"#, "a"),
-            (r#"{"resourceType":"Binary","securityContext":{"reference":"Patient/a"}}"#, "a"),
-            (r#"{"resourceType":"Provenance","target":[{"reference":"Patient/a"},{"reference":"Condition/c"}]}"#, "a"),
-            (r#"{"resourceType":"AuditEvent","entity":[{"what":{"reference":"Patient/a"}}]}"#, "a"),
-            (r#"{"resourceType":"List","entry":[{"item":{"reference":"Patient/a"}},{"item":{"reference":"Patient/b"}}]}"#, "a+b"),
-            (r#"{"resourceType":"Group","member":[{"entity":{"reference":"Patient/a"}}]}"#, "a"),
+            (
+                r#"{"resourceType":"Binary","securityContext":{"reference":"Patient/a"}}"#,
+                "a",
+            ),
+            (
+                r#"{"resourceType":"Provenance","target":[{"reference":"Patient/a"},{"reference":"Condition/c"}]}"#,
+                "a",
+            ),
+            (
+                r#"{"resourceType":"AuditEvent","entity":[{"what":{"reference":"Patient/a"}}]}"#,
+                "a",
+            ),
+            (
+                r#"{"resourceType":"List","entry":[{"item":{"reference":"Patient/a"}},{"item":{"reference":"Patient/b"}}]}"#,
+                "a+b",
+            ),
+            (
+                r#"{"resourceType":"Group","member":[{"entity":{"reference":"Patient/a"}}]}"#,
+                "a",
+            ),
             (
                 r#"{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Patient","id":"a"}},{"resource":{"resourceType":"Flag","subject":{"reference":"Patient/c"}}},{"request":{"method":"DELETE","url":"Patient/d"}}]}"#,
                 "a+c+d",

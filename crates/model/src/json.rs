@@ -88,7 +88,12 @@ pub fn parse(text: &str) -> Result<Value<'_>, JsonError> {
 /// [`JsonError`] with the byte offset of the fault.
 pub fn parse_with(text: &str, limits: Limits) -> Result<Value<'_>, JsonError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut p = Parser { text, bytes: text.as_bytes(), at: 0, limits };
+    let mut p = Parser {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+        limits,
+    };
     p.space();
     let v = p.value(0)?;
     p.space();
@@ -176,7 +181,9 @@ impl<'a> Parser<'a> {
                 return Err(self.fail(JsonErrorKind::Number));
             }
         }
-        Ok(Value::Number(Cow::Borrowed(self.text.get(from..self.at).unwrap_or_default())))
+        Ok(Value::Number(Cow::Borrowed(
+            self.text.get(from..self.at).unwrap_or_default(),
+        )))
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
@@ -251,10 +258,15 @@ impl<'a> Parser<'a> {
     }
 
     fn hex4(&mut self) -> Result<u32, JsonError> {
-        let s = self.bytes.get(self.at..self.at + 4).ok_or_else(|| self.fail(JsonErrorKind::End))?;
+        let s = self
+            .bytes
+            .get(self.at..self.at + 4)
+            .ok_or_else(|| self.fail(JsonErrorKind::End))?;
         let mut n = 0;
         for b in s {
-            let d = (*b as char).to_digit(16).ok_or_else(|| self.fail(JsonErrorKind::Escape))?;
+            let d = (*b as char)
+                .to_digit(16)
+                .ok_or_else(|| self.fail(JsonErrorKind::Escape))?;
             n = n * 16 + d;
         }
         self.at += 4;
@@ -440,9 +452,11 @@ impl<'a> Value<'a> {
             Value::Number(n) => Value::Number(Cow::Owned(n.into_owned())),
             Value::String(s) => Value::String(Cow::Owned(s.into_owned())),
             Value::Array(a) => Value::Array(a.into_iter().map(Value::into_owned).collect()),
-            Value::Object(m) => {
-                Value::Object(m.into_iter().map(|(n, v)| (Cow::Owned(n.into_owned()), v.into_owned())).collect())
-            }
+            Value::Object(m) => Value::Object(
+                m.into_iter()
+                    .map(|(n, v)| (Cow::Owned(n.into_owned()), v.into_owned()))
+                    .collect(),
+            ),
         }
     }
 

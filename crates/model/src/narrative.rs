@@ -41,28 +41,107 @@ const NAMESPACE: &str = "http://www.w3.org/1999/xhtml";
 const DEPTH: usize = 200;
 
 const ELEMENTS: &[&str] = &[
-    "a", "abbr", "acronym", "address", "area", "b", "bdo", "big", "blockquote", "br", "caption", "cite", "code", "col",
-    "colgroup", "dd", "dfn", "div", "dl", "dt", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li",
-    "map", "ol", "p", "pre", "q", "samp", "small", "span", "strong", "sub", "sup", "table", "tbody", "td", "tfoot", "th",
-    "thead", "tr", "tt", "ul", "var",
+    "a",
+    "abbr",
+    "acronym",
+    "address",
+    "area",
+    "b",
+    "bdo",
+    "big",
+    "blockquote",
+    "br",
+    "caption",
+    "cite",
+    "code",
+    "col",
+    "colgroup",
+    "dd",
+    "dfn",
+    "div",
+    "dl",
+    "dt",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "i",
+    "img",
+    "kbd",
+    "li",
+    "map",
+    "ol",
+    "p",
+    "pre",
+    "q",
+    "samp",
+    "small",
+    "span",
+    "strong",
+    "sub",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "tt",
+    "ul",
+    "var",
 ];
 
 /// Attributes that any element may carry; sorted.
 const ATTRIBUTES: &[&str] = &[
-    "abbr", "accesskey", "align", "axis", "char", "charoff", "class", "colspan", "dir", "headers", "id", "lang", "rowspan",
-    "scope", "span", "style", "tabindex", "title", "valign", "width", "xml:lang",
+    "abbr",
+    "accesskey",
+    "align",
+    "axis",
+    "char",
+    "charoff",
+    "class",
+    "colspan",
+    "dir",
+    "headers",
+    "id",
+    "lang",
+    "rowspan",
+    "scope",
+    "span",
+    "style",
+    "tabindex",
+    "title",
+    "valign",
+    "width",
+    "xml:lang",
 ];
 
 /// Attributes of one element only.
 const OWN_ATTRIBUTES: &[(&str, &[&str])] = &[
-    ("a", &["charset", "coords", "href", "hreflang", "name", "rel", "rev", "shape", "type"]),
+    (
+        "a",
+        &[
+            "charset", "coords", "href", "hreflang", "name", "rel", "rev", "shape", "type",
+        ],
+    ),
     ("area", &["alt", "coords", "href", "nohref", "shape"]),
     ("blockquote", &["cite"]),
-    ("img", &["alt", "border", "height", "ismap", "longdesc", "src", "usemap"]),
+    (
+        "img",
+        &["alt", "border", "height", "ismap", "longdesc", "src", "usemap"],
+    ),
     ("map", &["name"]),
     ("pre", &["space", "xml:space"]),
     ("q", &["cite"]),
-    ("table", &["border", "cellpadding", "cellspacing", "frame", "rules", "summary"]),
+    (
+        "table",
+        &["border", "cellpadding", "cellspacing", "frame", "rules", "summary"],
+    ),
     ("td", &["nowrap"]),
     ("th", &["nowrap"]),
 ];
@@ -184,7 +263,10 @@ fn attributes<'a>(r: &mut Reader<'a>, element: &str, images: Images) -> Result<(
             namespace = true;
             continue;
         }
-        let own = OWN_ATTRIBUTES.iter().find(|(e, _)| *e == element).is_some_and(|(_, list)| list.contains(&name));
+        let own = OWN_ATTRIBUTES
+            .iter()
+            .find(|(e, _)| *e == element)
+            .is_some_and(|(_, list)| list.contains(&name));
         if !own && ATTRIBUTES.binary_search(&name).is_err() {
             return Err(NarrativeError::Attribute);
         }
@@ -228,7 +310,11 @@ fn reference(name: &str) -> Result<char, NarrativeError> {
         },
     };
     let c = code.ok().and_then(char::from_u32).ok_or(NarrativeError::Malformed)?;
-    if c < ' ' && !['\t', '\n', '\r'].contains(&c) { Err(NarrativeError::Malformed) } else { Ok(c) }
+    if c < ' ' && !['\t', '\n', '\r'].contains(&c) {
+        Err(NarrativeError::Malformed)
+    } else {
+        Ok(c)
+    }
 }
 
 /// An attribute's value with its references resolved.
@@ -247,7 +333,11 @@ fn resolved(value: &str) -> Result<String, NarrativeError> {
 fn address(value: &str) -> Result<(String, Option<String>), NarrativeError> {
     let text: String = resolved(value)?.chars().filter(|c| !c.is_control()).collect();
     let text = text.trim().to_owned();
-    let scheme = text.split(['/', '?', '#']).next().and_then(|head| head.split_once(':')).map(|(s, _)| s.to_lowercase());
+    let scheme = text
+        .split(['/', '?', '#'])
+        .next()
+        .and_then(|head| head.split_once(':'))
+        .map(|(s, _)| s.to_lowercase());
     Ok((text, scheme))
 }
 
@@ -268,7 +358,11 @@ fn check_image(value: &str, images: Images) -> Result<(), NarrativeError> {
         Some("data") => {
             let kind = text.get(5..).unwrap_or_default().trim_start().to_lowercase();
             let raster = ["image/png", "image/jpeg", "image/jpg", "image/gif", "image/webp"];
-            if raster.iter().any(|k| kind.starts_with(k)) { Ok(()) } else { Err(NarrativeError::Address) }
+            if raster.iter().any(|k| kind.starts_with(k)) {
+                Ok(())
+            } else {
+                Err(NarrativeError::Address)
+            }
         }
         _ => Err(NarrativeError::Address),
     }
@@ -281,8 +375,21 @@ fn check_style(value: &str, images: Images) -> Result<(), NarrativeError> {
         return Err(NarrativeError::Style);
     }
     // A backslash or a comment can spell any of these words otherwise.
-    let bad = ["expression", "script:", "behavior", "-moz-binding", "import", "\\", "/*", "<"];
-    if bad.iter().any(|b| text.contains(b)) { Err(NarrativeError::Style) } else { Ok(()) }
+    let bad = [
+        "expression",
+        "script:",
+        "behavior",
+        "-moz-binding",
+        "import",
+        "\\",
+        "/*",
+        "<",
+    ];
+    if bad.iter().any(|b| text.contains(b)) {
+        Err(NarrativeError::Style)
+    } else {
+        Ok(())
+    }
 }
 
 struct Reader<'a> {
@@ -305,7 +412,11 @@ impl<'a> Reader<'a> {
 
     /// Skips white space; whether there was some.
     fn space(&mut self) -> bool {
-        let n = self.rest().bytes().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count();
+        let n = self
+            .rest()
+            .bytes()
+            .take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+            .count();
         self.at += n;
         n > 0
     }
@@ -320,16 +431,27 @@ impl<'a> Reader<'a> {
 
     fn name(&mut self) -> Result<&'a str, NarrativeError> {
         let text = self.rest();
-        let n = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b':' || *b == b'-' || *b == b'_').count();
+        let n = text
+            .bytes()
+            .take_while(|b| b.is_ascii_alphanumeric() || *b == b':' || *b == b'-' || *b == b'_')
+            .count();
         self.at += n;
-        if n == 0 { Err(NarrativeError::Malformed) } else { Ok(text.get(..n).unwrap_or_default()) }
+        if n == 0 {
+            Err(NarrativeError::Malformed)
+        } else {
+            Ok(text.get(..n).unwrap_or_default())
+        }
     }
 
     /// Skips a comment after its `<!--`.
     fn comment(&mut self) -> Result<(), NarrativeError> {
         let n = self.rest().find("--").ok_or(NarrativeError::Malformed)?;
         self.at += n;
-        if self.eat("-->") { Ok(()) } else { Err(NarrativeError::Malformed) }
+        if self.eat("-->") {
+            Ok(())
+        } else {
+            Err(NarrativeError::Malformed)
+        }
     }
 }
 
@@ -367,13 +489,26 @@ mod tests {
 
     #[test]
     fn images_from_elsewhere_are_stored_and_not_shown() {
-        for src in ["http://example.org/x.png", "https://x.org/y", "//example.org/x.png", "/\\example.org/x.png"] {
+        for src in [
+            "http://example.org/x.png",
+            "https://x.org/y",
+            "//example.org/x.png",
+            "/\\example.org/x.png",
+        ] {
             let text = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\"><img src=\"{src}\"/></div>");
-            assert_eq!((check(&text), check_shown(&text)), (Ok(()), Err(NarrativeError::Address)), "{src}");
+            assert_eq!(
+                (check(&text), check_shown(&text)),
+                (Ok(()), Err(NarrativeError::Address)),
+                "{src}"
+            );
         }
         for style in ["background: url(http://x)", "background: &#117;rl(http://x)"] {
             let text = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\"><p style=\"{style}\">x</p></div>");
-            assert_eq!((check(&text), check_shown(&text)), (Ok(()), Err(NarrativeError::Style)), "{style}");
+            assert_eq!(
+                (check(&text), check_shown(&text)),
+                (Ok(()), Err(NarrativeError::Style)),
+                "{style}"
+            );
         }
         let text = "<div xmlns=\"http://www.w3.org/1999/xhtml\"><img src=\"data:image/png;base64,AA\"/></div>";
         assert_eq!(check_shown(text), Ok(()));
@@ -390,7 +525,10 @@ mod tests {
             ("<object data=\"x\"/>", E::Element),
             ("<form><input/></form>", E::Element),
             ("<svg onload=\"x\"/>", E::Element),
-            ("<x:script xmlns:x=\"http://www.w3.org/1999/xhtml\">x</x:script>", E::Element),
+            (
+                "<x:script xmlns:x=\"http://www.w3.org/1999/xhtml\">x</x:script>",
+                E::Element,
+            ),
             ("<link rel=\"stylesheet\" href=\"x\"/>", E::Element),
             ("<p onclick=\"x()\">x</p>", E::Attribute),
             ("<p onClick=\"x()\">x</p>", E::Attribute),
@@ -434,7 +572,10 @@ mod tests {
             ("<div xmlns=\"http://example.org\">x</div>", E::Root),
             ("<divx xmlns=\"http://www.w3.org/1999/xhtml\">x</divx>", E::Element),
             ("<div xmlns=\"http://www.w3.org/1999/xhtml\">x</div><div/>", E::Root),
-            ("<!DOCTYPE html><div xmlns=\"http://www.w3.org/1999/xhtml\">x</div>", E::Root),
+            (
+                "<!DOCTYPE html><div xmlns=\"http://www.w3.org/1999/xhtml\">x</div>",
+                E::Root,
+            ),
             ("<div xmlns=\"http://www.w3.org/1999/xhtml\"/>", E::Empty),
         ] {
             assert_eq!(check(text), Err(error), "{text}");

@@ -33,7 +33,12 @@ impl Issue {
     /// An error with a code and a sentence.
     #[must_use]
     pub fn error(code: &'static str, diagnostics: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, diagnostics: diagnostics.into(), expression: None }
+        Self {
+            severity: Severity::Error,
+            code,
+            diagnostics: diagnostics.into(),
+            expression: None,
+        }
     }
 
     /// The same, pointing at an element.
@@ -69,5 +74,8 @@ pub fn operation_outcome(issues: &[Issue]) -> Value<'static> {
             v
         })
         .collect();
-    object([("resourceType", Value::from("OperationOutcome")), ("issue", Value::Array(list))])
+    object([
+        ("resourceType", Value::from("OperationOutcome")),
+        ("issue", Value::Array(list)),
+    ])
 }

@@ -73,7 +73,11 @@ impl Work {
     /// `v` is placed below `path`.
     fn place(&mut self, path: &[String], v: &Value) -> Result<(), E> {
         self.spend(size(v))?;
-        if path.len() + depth(v) > DEPTH { Err(E::TooLarge) } else { Ok(()) }
+        if path.len() + depth(v) > DEPTH {
+            Err(E::TooLarge)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -111,7 +115,11 @@ fn step(document: &mut Value<'static>, operation: &Value, work: &mut Work) -> Re
             add(document, &path, v, work)
         }
         "test" => {
-            if equal(find(document, &path, work)?, value()?) { Ok(()) } else { Err(E::TestFailed) }
+            if equal(find(document, &path, work)?, value()?) {
+                Ok(())
+            } else {
+                Err(E::TestFailed)
+            }
         }
         _ => Err(E::Malformed),
     }
@@ -166,11 +174,7 @@ fn find<'d>(mut at: &'d Value<'static>, path: &[String], work: &mut Work) -> Res
     Ok(at)
 }
 
-fn find_mut<'d>(
-    mut at: &'d mut Value<'static>,
-    path: &[String],
-    work: &mut Work,
-) -> Result<&'d mut Value<'static>, E> {
+fn find_mut<'d>(mut at: &'d mut Value<'static>, path: &[String], work: &mut Work) -> Result<&'d mut Value<'static>, E> {
     for token in path {
         work.spend(lookup(at))?;
         at = match at {
@@ -217,7 +221,11 @@ fn remove(document: &mut Value<'static>, path: &[String], work: &mut Work) -> Re
         Value::Array(items) => {
             let at = index(last)?;
             work.spend(items.len().saturating_sub(at) / 16)?;
-            if at < items.len() { Ok(items.remove(at)) } else { Err(E::NoTarget) }
+            if at < items.len() {
+                Ok(items.remove(at))
+            } else {
+                Err(E::NoTarget)
+            }
         }
         other => other.remove(last).ok_or(E::NoTarget),
     }
@@ -266,7 +274,9 @@ fn normal(number: &str) -> (bool, String, i64) {
         None => (false, number),
     };
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
-    let exponent: i64 = exponent.parse().unwrap_or(if exponent.starts_with('-') { -1 << 40 } else { 1 << 40 });
+    let exponent: i64 = exponent
+        .parse()
+        .unwrap_or(if exponent.starts_with('-') { -1 << 40 } else { 1 << 40 });
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let all = format!("{whole}{fraction}");
     let digits = all.trim_end_matches('0');
@@ -297,20 +307,68 @@ mod tests {
     #[test]
     fn operations_of_the_rfc() {
         for (document, patch, expect) in [
-            (r#"{"a":[1,2]}"#, r#"[{"op":"add","path":"/a/-","value":3}]"#, Ok(r#"{"a":[1,2,3]}"#)),
-            (r#"{"a":[1,2]}"#, r#"[{"op":"add","path":"/a/3","value":3}]"#, Err(E::NoTarget)),
-            (r#"{"a":[1,2]}"#, r#"[{"op":"add","path":"/a/01","value":3}]"#, Err(E::NoTarget)),
-            (r#"{"a":1}"#, r#"[{"op":"remove","path":"/a"},{"op":"test","path":"/b","value":1}]"#, Err(E::NoTarget)),
-            (r#"{"a":{"b":1}}"#, r#"[{"op":"move","from":"/a","path":"/a/b"}]"#, Err(E::IntoItself)),
-            (r#"{"a":{"b":1}}"#, r#"[{"op":"move","from":"/a/b","path":"/c"}]"#, Ok(r#"{"a":{},"c":1}"#)),
-            (r#"{"a":{"b":1}}"#, r#"[{"op":"copy","from":"/a","path":"/c"}]"#, Ok(r#"{"a":{"b":1},"c":{"b":1}}"#)),
-            (r#"{"a/b":1,"m~n":2}"#, r#"[{"op":"replace","path":"/a~1b","value":3},{"op":"test","path":"/m~0n","value":2.0e0}]"#, Ok(r#"{"a/b":3,"m~n":2}"#)),
-            (r#"{"a":1}"#, r#"[{"op":"test","path":"/a","value":"1"}]"#, Err(E::TestFailed)),
-            (r#"{"a":{"x":1,"y":2}}"#, r#"[{"op":"test","path":"/a","value":{"y":2,"x":1}}]"#, Ok(r#"{"a":{"x":1,"y":2}}"#)),
-            (r#"{"a":1}"#, r#"[{"op":"replace","path":"/b","value":1}]"#, Err(E::NoTarget)),
+            (
+                r#"{"a":[1,2]}"#,
+                r#"[{"op":"add","path":"/a/-","value":3}]"#,
+                Ok(r#"{"a":[1,2,3]}"#),
+            ),
+            (
+                r#"{"a":[1,2]}"#,
+                r#"[{"op":"add","path":"/a/3","value":3}]"#,
+                Err(E::NoTarget),
+            ),
+            (
+                r#"{"a":[1,2]}"#,
+                r#"[{"op":"add","path":"/a/01","value":3}]"#,
+                Err(E::NoTarget),
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"remove","path":"/a"},{"op":"test","path":"/b","value":1}]"#,
+                Err(E::NoTarget),
+            ),
+            (
+                r#"{"a":{"b":1}}"#,
+                r#"[{"op":"move","from":"/a","path":"/a/b"}]"#,
+                Err(E::IntoItself),
+            ),
+            (
+                r#"{"a":{"b":1}}"#,
+                r#"[{"op":"move","from":"/a/b","path":"/c"}]"#,
+                Ok(r#"{"a":{},"c":1}"#),
+            ),
+            (
+                r#"{"a":{"b":1}}"#,
+                r#"[{"op":"copy","from":"/a","path":"/c"}]"#,
+                Ok(r#"{"a":{"b":1},"c":{"b":1}}"#),
+            ),
+            (
+                r#"{"a/b":1,"m~n":2}"#,
+                r#"[{"op":"replace","path":"/a~1b","value":3},{"op":"test","path":"/m~0n","value":2.0e0}]"#,
+                Ok(r#"{"a/b":3,"m~n":2}"#),
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"test","path":"/a","value":"1"}]"#,
+                Err(E::TestFailed),
+            ),
+            (
+                r#"{"a":{"x":1,"y":2}}"#,
+                r#"[{"op":"test","path":"/a","value":{"y":2,"x":1}}]"#,
+                Ok(r#"{"a":{"x":1,"y":2}}"#),
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"replace","path":"/b","value":1}]"#,
+                Err(E::NoTarget),
+            ),
             (r#"{"a":1}"#, r#"[{"op":"increment","path":"/a"}]"#, Err(E::Malformed)),
             (r#"{"a":1}"#, r#"[{"op":"add","path":"/a"}]"#, Err(E::Malformed)),
-            (r#"{"a":1}"#, r#"[{"op":"add","path":"a","value":1}]"#, Err(E::Malformed)),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"add","path":"a","value":1}]"#,
+                Err(E::Malformed),
+            ),
             (r#"{"a":1}"#, r#"[{"op":"remove","path":"/a~2"}]"#, Err(E::Malformed)),
             (r#"{"a":1}"#, r#"{"op":"remove","path":"/a"}"#, Err(E::Malformed)),
         ] {
@@ -322,12 +380,18 @@ mod tests {
     fn doubling_ends() {
         let mut patch = String::from("[");
         for i in 0..64 {
-            patch.push_str(&format!("{}{{\"op\":\"copy\",\"from\":\"\",\"path\":\"/x{i}\"}}", if i > 0 { "," } else { "" }));
+            patch.push_str(&format!(
+                "{}{{\"op\":\"copy\",\"from\":\"\",\"path\":\"/x{i}\"}}",
+                if i > 0 { "," } else { "" }
+            ));
         }
         patch.push(']');
         assert_eq!(run("{\"a\":1}", &patch), Err(E::TooLarge));
         let deep = format!("{}1{}", "[".repeat(60), "]".repeat(60));
-        let patch = format!(r#"[{{"op":"add","path":"/b","value":{deep}}},{{"op":"move","from":"/b","path":"/a{}/0"}}]"#, "/0".repeat(59));
+        let patch = format!(
+            r#"[{{"op":"add","path":"/b","value":{deep}}},{{"op":"move","from":"/b","path":"/a{}/0"}}]"#,
+            "/0".repeat(59)
+        );
         assert_eq!(run(&format!("{{\"a\":{deep}}}"), &patch), Err(E::TooLarge));
     }
 
@@ -349,7 +413,11 @@ mod tests {
             ("10", "1", false),
             ("1e99999999999999999999", "1e-99999999999999999999", false),
         ] {
-            assert_eq!(equal(&Value::Number(a.into()), &Value::Number(b.into())), same, "{a} {b}");
+            assert_eq!(
+                equal(&Value::Number(a.into()), &Value::Number(b.into())),
+                same,
+                "{a} {b}"
+            );
         }
     }
 }

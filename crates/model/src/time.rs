@@ -78,14 +78,20 @@ impl Timestamp {
     #[must_use]
     pub fn http_date(self) -> String {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] =
-            ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
         let days = self.0.div_euclid(86_400_000);
         let (y, m, d) = civil_from_days(days);
         let s = self.0.rem_euclid(86_400_000) / 1000;
         let day = DAYS.get(days.rem_euclid(7) as usize).copied().unwrap_or_default();
         let month = MONTHS.get(m as usize - 1).copied().unwrap_or_default();
-        format!("{day}, {d:02} {month} {y:04} {:02}:{:02}:{:02} GMT", s / 3600, s / 60 % 60, s % 60)
+        format!(
+            "{day}, {d:02} {month} {y:04} {:02}:{:02}:{:02} GMT",
+            s / 3600,
+            s / 60 % 60,
+            s % 60
+        )
     }
 }
 

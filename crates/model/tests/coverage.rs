@@ -1,6 +1,12 @@
 //! `docs/validation.md` says what is checked, what is left out and why; its lists are generated here and compared.
 //! `KEEPWELL_BLESS=1` rewrites them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "test code fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code fails by panicking"
+)]
 
 mod common;
 
@@ -50,7 +56,11 @@ struct Case {
 }
 
 fn unescape(s: &str) -> String {
-    s.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&")
+    s.replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&apos;", "'")
+        .replace("&amp;", "&")
 }
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
@@ -124,7 +134,9 @@ fn run(case: &Case, input: &str) -> Result<(), String> {
     let result = expression.evaluate(&resource);
     match (&case.invalid, result) {
         (Some(_), Err(_)) => Ok(()),
-        (Some(kind), Ok(_)) if kind == "semantic" => Err("expressions are not checked against the types beforehand".into()),
+        (Some(kind), Ok(_)) if kind == "semantic" => {
+            Err("expressions are not checked against the types beforehand".into())
+        }
         (Some(_), Ok(_)) => Err("no error where the suite wants one".into()),
         (None, Err(e)) => Err(e.to_string()),
         (None, Ok(items)) => {
@@ -134,16 +146,25 @@ fn run(case: &Case, input: &str) -> Result<(), String> {
             } else {
                 items.iter().map(text).collect()
             };
-            let expect: Vec<String> =
-                case.output.iter().map(|t| t.trim_start_matches(['@', 'T']).to_owned()).collect();
-            if found == expect { Ok(()) } else { Err("another result".into()) }
+            let expect: Vec<String> = case
+                .output
+                .iter()
+                .map(|t| t.trim_start_matches(['@', 'T']).to_owned())
+                .collect();
+            if found == expect {
+                Ok(())
+            } else {
+                Err("another result".into())
+            }
         }
     }
 }
 
 #[test]
 fn the_fhirpath_suite() {
-    let Some(shared) = common::shared_or_skip(937, "FHIRPath cases") else { return };
+    let Some(shared) = common::shared_or_skip(937, "FHIRPath cases") else {
+        return;
+    };
     let mut inputs: BTreeMap<String, String> = BTreeMap::new();
     let mut suite = String::new();
     for archive in [
@@ -186,10 +207,21 @@ fn the_fhirpath_suite() {
         groups += usize::from(good == cases.len());
         if good < cases.len() {
             let why: Vec<_> = why.iter().map(|(r, n)| format!("{r} ({n})")).collect();
-            writeln!(out, "| {} | {good} | {} | {} |", attribute(tag, "name").unwrap(), cases.len(), why.join("; ")).unwrap();
+            writeln!(
+                out,
+                "| {} | {good} | {} | {} |",
+                attribute(tag, "name").unwrap(),
+                cases.len(),
+                why.join("; ")
+            )
+            .unwrap();
         }
     }
-    writeln!(out, "\n{passed} of {all} cases pass; {groups} groups, not listed, pass whole.").unwrap();
+    writeln!(
+        out,
+        "\n{passed} of {all} cases pass; {groups} groups, not listed, pass whole."
+    )
+    .unwrap();
     println!("{passed} of {all} FHIRPath cases pass");
     compare("fhirpath", &out);
 }

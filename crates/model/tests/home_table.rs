@@ -1,6 +1,11 @@
 //! `data/home.txt` is what the official definitions say. `KEEPWELL_BLESS=1` rewrites it.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "test code fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code fails by panicking"
+)]
 
 mod common;
 
@@ -43,7 +48,10 @@ fn table(shared: &std::path::Path) -> String {
             let param = resources(&params)
                 .find(|p| str_of(p, "code") == code && items(p, "base").iter().any(|b| b.as_str() == Some(owner)))
                 .unwrap_or_else(|| panic!("{owner}.{code} is no search parameter"));
-            let paths: Vec<_> = str_of(param, "expression").split('|').filter_map(|e| path_of(e, owner)).collect();
+            let paths: Vec<_> = str_of(param, "expression")
+                .split('|')
+                .filter_map(|e| path_of(e, owner))
+                .collect();
             assert!(!paths.is_empty(), "{owner}.{code}");
             a.entry(owner.to_owned()).or_default().extend(paths);
         }
@@ -60,14 +68,17 @@ fn table(shared: &std::path::Path) -> String {
             writeln!(out, "a {owner} {path}").unwrap();
         }
         for e in items(p.get("snapshot").unwrap(), "element") {
-            let Some(path) = str_of(e, "path").strip_prefix(owner).and_then(|x| x.strip_prefix('.')) else { continue };
+            let Some(path) = str_of(e, "path").strip_prefix(owner).and_then(|x| x.strip_prefix('.')) else {
+                continue;
+            };
             let last = path.rsplit('.').next().unwrap();
             let choice = last.strip_suffix("[x]");
             let to_patient = items(e, "type").iter().any(|t| {
                 str_of(t, "code") == "Reference"
-                    && items(t, "targetProfile").iter().filter_map(Value::as_str).any(|u| {
-                        ["/Patient", "/Resource"].iter().any(|n| u.ends_with(n))
-                    })
+                    && items(t, "targetProfile")
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .any(|u| ["/Patient", "/Resource"].iter().any(|n| u.ends_with(n)))
             });
             if ["subject", "patient", "for"].contains(&choice.unwrap_or(last)) && to_patient {
                 let path = path.replace("[x]", "Reference");
@@ -84,7 +95,9 @@ fn table(shared: &std::path::Path) -> String {
 
 #[test]
 fn the_table_is_what_the_definitions_say() {
-    let Some(shared) = common::shared_or_skip(1, "comparison of the home table") else { return };
+    let Some(shared) = common::shared_or_skip(1, "comparison of the home table") else {
+        return;
+    };
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/home.txt");
     let expect = table(&shared);
     #[allow(clippy::disallowed_methods, reason = "tests read their own configuration")]

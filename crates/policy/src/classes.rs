@@ -31,7 +31,9 @@ impl Classes {
                 };
                 for word in words {
                     let t = ResourceType::from_name(word).ok_or_else(|| at(format!("`{word}` is no resource type")))?;
-                    let slot = of.get_mut(t.index()).ok_or_else(|| at(format!("`{word}` is out of range")))?;
+                    let slot = of
+                        .get_mut(t.index())
+                        .ok_or_else(|| at(format!("`{word}` is out of range")))?;
                     if let Some(other) = slot {
                         return Err(at(format!("`{word}` is already in `{other}`")));
                     }
@@ -79,10 +81,30 @@ mod tests {
     fn refuses_a_type_that_is_unknown_missing_or_in_two_classes() {
         let text = include_str!("../../../policies/data-classes.txt");
         Classes::parse(text).unwrap();
-        assert!(Classes::parse(&text.replace("  Consent\n", "  Consent Patient\n")).unwrap_err().contains("already in"));
-        assert!(Classes::parse(&text.replace("  Consent\n", "\n")).unwrap_err().contains("`Consent` has no data class"));
-        assert!(Classes::parse(&text.replace("  Consent\n", "  Consent Wish\n")).unwrap_err().contains("no resource type"));
-        assert!(Classes::parse(&text.replace("notes in clinical", "notes in cli")).unwrap_err().contains("not declared"));
-        assert!(Classes::parse("  Patient\nidentity").unwrap_err().contains("before the first class"));
+        assert!(
+            Classes::parse(&text.replace("  Consent\n", "  Consent Patient\n"))
+                .unwrap_err()
+                .contains("already in")
+        );
+        assert!(
+            Classes::parse(&text.replace("  Consent\n", "\n"))
+                .unwrap_err()
+                .contains("`Consent` has no data class")
+        );
+        assert!(
+            Classes::parse(&text.replace("  Consent\n", "  Consent Wish\n"))
+                .unwrap_err()
+                .contains("no resource type")
+        );
+        assert!(
+            Classes::parse(&text.replace("notes in clinical", "notes in cli"))
+                .unwrap_err()
+                .contains("not declared")
+        );
+        assert!(
+            Classes::parse("  Patient\nidentity")
+                .unwrap_err()
+                .contains("before the first class")
+        );
     }
 }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cedar_policy::{
-    Authorizer, Context, Decision as Verdict, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet,
-    RestrictedExpression, Schema, ValidationMode, Validator,
+    Authorizer, Context, Decision as Verdict, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
+    PolicySet, RestrictedExpression, Schema, ValidationMode, Validator,
 };
 use keepwell_model::actor::{PurposeOfUse, Role};
 use keepwell_model::types::ResourceType;
@@ -112,8 +112,10 @@ impl Engine {
     /// As for [`Engine::load`].
     pub fn from_sources(sources: &Sources) -> Result<Self, LoadError> {
         let classes = Classes::parse(&sources.classes).map_err(LoadError::Classes)?;
-        let (schema, warnings) = Schema::from_cedarschema_str(&sources.schema)
-            .map_err(|e| LoadError::Parse { file: "schema.cedarschema".into(), detail: e.to_string() })?;
+        let (schema, warnings) = Schema::from_cedarschema_str(&sources.schema).map_err(|e| LoadError::Parse {
+            file: "schema.cedarschema".into(),
+            detail: e.to_string(),
+        })?;
         if let Some(warning) = warnings.into_iter().next() {
             return Err(LoadError::Schema(warning.to_string()));
         }
@@ -133,7 +135,9 @@ impl Engine {
             }
         }
         check_actions(&names, &schema)?;
-        let named_types = ResourceType::all().zip(&names.types).filter(|(_, uid)| literals.contains(uid));
+        let named_types = ResourceType::all()
+            .zip(&names.types)
+            .filter(|(_, uid)| literals.contains(uid));
         Ok(Self {
             named_types: named_types.map(|(t, _)| t).collect(),
             policies,
@@ -193,12 +197,20 @@ impl Engine {
         if response.diagnostics().errors().next().is_some() {
             return self.deny(&self.failed);
         }
-        let mut decisive: Vec<&Rule> = response.diagnostics().reason().filter_map(|id| self.rules.get(id)).collect();
+        let mut decisive: Vec<&Rule> = response
+            .diagnostics()
+            .reason()
+            .filter_map(|id| self.rules.get(id))
+            .collect();
         decisive.sort_by(|a, b| a.id.cmp(&b.id));
         let permit = response.decision() == Verdict::Allow;
         // A rule that carries an obligation repeats another's permit: the other one says why.
         let says_why = decisive.iter().find(|r| r.obligation.is_none()).or(decisive.first());
-        let mut obligations: Vec<_> = decisive.iter().filter_map(|r| r.obligation).filter(|_| permit).collect();
+        let mut obligations: Vec<_> = decisive
+            .iter()
+            .filter_map(|r| r.obligation)
+            .filter(|_| permit)
+            .collect();
         obligations.sort_unstable();
         obligations.dedup();
         Decision {
@@ -210,7 +222,12 @@ impl Engine {
     }
 
     fn deny(&self, reason: &Arc<str>) -> Decision {
-        Decision { permit: false, reason: reason.clone(), policies: Vec::new(), obligations: Vec::new() }
+        Decision {
+            permit: false,
+            reason: reason.clone(),
+            policies: Vec::new(),
+            obligations: Vec::new(),
+        }
     }
 }
 
@@ -219,8 +236,13 @@ fn parse_policies(files: &[(String, String)]) -> Result<(PolicySet, HashMap<Poli
     let mut all = PolicySet::new();
     let mut rules = HashMap::new();
     for (file, text) in files {
-        let fault = |detail: String| LoadError::Parse { file: file.clone(), detail };
-        let set: PolicySet = text.parse().map_err(|e: cedar_policy::ParseErrors| fault(e.to_string()))?;
+        let fault = |detail: String| LoadError::Parse {
+            file: file.clone(),
+            detail,
+        };
+        let set: PolicySet = text
+            .parse()
+            .map_err(|e: cedar_policy::ParseErrors| fault(e.to_string()))?;
         if set.templates().next().is_some() {
             return Err(fault("templates are not used here".into()));
         }
@@ -239,7 +261,14 @@ fn parse_policies(files: &[(String, String)]) -> Result<(PolicySet, HashMap<Poli
             };
             let key = PolicyId::new(id);
             all.add(policy.new_id(key.clone())).map_err(|e| fault(e.to_string()))?;
-            rules.insert(key, Rule { id: id.into(), reason: reason.into(), obligation });
+            rules.insert(
+                key,
+                Rule {
+                    id: id.into(),
+                    reason: reason.into(),
+                    obligation,
+                },
+            );
         }
     }
     Ok((all, rules))
@@ -250,7 +279,10 @@ fn entities(classes: &Classes, names: &Names, schema: &Schema) -> Result<Entitie
     let class_uid = |name: &str| uid(&names.class_type, name);
     let mut all = Vec::new();
     for (name, parent) in classes.all() {
-        all.push(Entity::new_no_attrs(class_uid(name), parent.into_iter().map(class_uid).collect()));
+        all.push(Entity::new_no_attrs(
+            class_uid(name),
+            parent.into_iter().map(class_uid).collect(),
+        ));
     }
     for (t, name) in ResourceType::all().zip(&names.types) {
         all.push(Entity::new_no_attrs(name.clone(), [class_uid(classes.of(t))].into()));
@@ -278,14 +310,20 @@ fn check_actions(names: &Names, schema: &Schema) -> Result<(), LoadError> {
                         grant: Grant::WHOLE,
                     };
                     if names.cedar_request(&request, Some(schema)).is_none() {
-                        return Err(LoadError::Schema(format!("the schema refuses {uid} by `{}`", role.name())));
+                        return Err(LoadError::Schema(format!(
+                            "the schema refuses {uid} by `{}`",
+                            role.name()
+                        )));
                     }
                 }
             }
         }
     }
     let groups: Vec<&EntityUid> = schema.action_groups().collect();
-    match schema.actions().find(|a| !names.actions.contains(a) && !groups.contains(a)) {
+    match schema
+        .actions()
+        .find(|a| !names.actions.contains(a) && !groups.contains(a))
+    {
         Some(unknown) => Err(LoadError::Schema(format!("the program does not know {unknown}"))),
         None => Ok(()),
     }
@@ -306,7 +344,10 @@ struct Names {
 
 impl Names {
     fn new() -> Result<Self, LoadError> {
-        let kind = |name: &str| name.parse::<EntityTypeName>().map_err(|e| LoadError::Schema(e.to_string()));
+        let kind = |name: &str| {
+            name.parse::<EntityTypeName>()
+                .map_err(|e| LoadError::Schema(e.to_string()))
+        };
         let (role, action, resource_type) = (kind("Role")?, kind("Action")?, kind("Type")?);
         let (relation, label, purpose) = (kind("Relation")?, kind("Label")?, kind("Purpose")?);
         Ok(Self {
@@ -317,7 +358,10 @@ impl Names {
             installation: uid(&kind("Installation")?, "keepwell"),
             relations: Relation::ALL.iter().map(|r| uid(&relation, r.name())).collect(),
             labels: Labels::ALL.iter().map(|(_, n)| uid(&label, n)).collect(),
-            purposes: (1..=7).filter_map(PurposeOfUse::from_number).map(|p| uid(&purpose, p.code())).collect(),
+            purposes: (1..=7)
+                .filter_map(PurposeOfUse::from_number)
+                .map(|p| uid(&purpose, p.code()))
+                .collect(),
             resource_type,
         })
     }
@@ -337,7 +381,9 @@ impl Names {
     fn context(&self, request: &Request) -> Option<Context> {
         let entity = |uid: &EntityUid| RestrictedExpression::new_entity_uid(uid.clone());
         let labels = Labels::ALL.iter().zip(&self.labels);
-        let labels = labels.filter(|((l, _), _)| request.labels.contains(*l)).map(|(_, uid)| entity(uid));
+        let labels = labels
+            .filter(|((l, _), _)| request.labels.contains(*l))
+            .map(|(_, uid)| entity(uid));
         let grants = [
             ("whole", Grant::WHOLE),
             ("patient", Grant::PATIENT),
@@ -347,9 +393,15 @@ impl Names {
         ];
         let grants = grants.map(|(n, g)| (n.to_owned(), RestrictedExpression::new_bool(request.grant.contains(g))));
         Context::from_pairs([
-            ("relation".to_owned(), entity(self.relations.get(request.relation as usize)?)),
+            (
+                "relation".to_owned(),
+                entity(self.relations.get(request.relation as usize)?),
+            ),
             ("labels".to_owned(), RestrictedExpression::new_set(labels)),
-            ("purpose".to_owned(), entity(self.purposes.get(request.purpose as usize - 1)?)),
+            (
+                "purpose".to_owned(),
+                entity(self.purposes.get(request.purpose as usize - 1)?),
+            ),
             ("grant".to_owned(), RestrictedExpression::new_record(grants).ok()?),
         ])
         .ok()
@@ -392,7 +444,8 @@ mod tests {
 
     #[test]
     fn types_of_a_class_are_told_apart_only_when_a_policy_names_them() {
-        let policy = r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource == Type::"Claim");"#;
+        let policy =
+            r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource == Type::"Claim");"#;
         let claim = ResourceType::from_name("Claim").unwrap();
         assert!(!Engine::load().unwrap().named_types().contains(&claim));
         assert!(with(policy).unwrap().named_types().contains(&claim));
@@ -409,7 +462,11 @@ mod tests {
         let request = nurse_reads_observation();
         let question = engine.names.cedar_request(&request, None).unwrap();
         let cedar = Authorizer::new().is_authorized(&question, &engine.policies, &engine.entities);
-        assert_eq!(cedar.decision(), Verdict::Allow, "this test shows nothing if Cedar itself denies");
+        assert_eq!(
+            cedar.decision(),
+            Verdict::Allow,
+            "this test shows nothing if Cedar itself denies"
+        );
 
         let decision = engine.decide(&request);
         assert!(!decision.permit);
@@ -453,16 +510,46 @@ mod tests {
         let refused = [
             (r#"permit (principal, action, resource);"#, "@id"),
             (r#"@id("x") permit (principal, action, resource);"#, "@reason"),
-            (r#"@id("nurse-views-care") @reason("x") permit (principal == Role::"nurse", action == Action::"read", resource);"#, "nurse-views-care"),
-            (r#"@id("x") @reason("x") permit (principal == Role::"nrse", action == Action::"read", resource);"#, "nrse"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"peek", resource);"#, "peek"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource in DataClass::"note");"#, "note"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource == Type::"Pateint");"#, "Pateint"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.relaton == Relation::"own" };"#, "relaton"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.relation == Relation::"mine" };"#, "mine"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.labels.contains(Label::"secret") };"#, "secret"),
-            (r#"@id("x") @reason("x") @obligation("dance") permit (principal, action == Action::"read", resource);"#, "dance"),
-            (r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource"#, "test.cedar"),
+            (
+                r#"@id("nurse-views-care") @reason("x") permit (principal == Role::"nurse", action == Action::"read", resource);"#,
+                "nurse-views-care",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal == Role::"nrse", action == Action::"read", resource);"#,
+                "nrse",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"peek", resource);"#,
+                "peek",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource in DataClass::"note");"#,
+                "note",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource == Type::"Pateint");"#,
+                "Pateint",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.relaton == Relation::"own" };"#,
+                "relaton",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.relation == Relation::"mine" };"#,
+                "mine",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource) when { context.labels.contains(Label::"secret") };"#,
+                "secret",
+            ),
+            (
+                r#"@id("x") @reason("x") @obligation("dance") permit (principal, action == Action::"read", resource);"#,
+                "dance",
+            ),
+            (
+                r#"@id("x") @reason("x") permit (principal, action == Action::"read", resource"#,
+                "test.cedar",
+            ),
         ];
         for (policy, names) in refused {
             match with(policy) {
@@ -475,7 +562,9 @@ mod tests {
     #[test]
     fn schema_and_program_name_the_same_actions() {
         let mut sources = Sources::embedded();
-        sources.schema.push_str("action \"peek\" appliesTo { principal: Role, resource: Type, context: Ask };");
+        sources
+            .schema
+            .push_str("action \"peek\" appliesTo { principal: Role, resource: Type, context: Ask };");
         assert!(Engine::from_sources(&sources).unwrap_err().to_string().contains("peek"));
 
         let mut sources = Sources::embedded();

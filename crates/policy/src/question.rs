@@ -67,7 +67,10 @@ impl Question {
     fn word(&mut self, word: &str) -> Result<(), String> {
         if let Some(name) = word.strip_prefix("label=") {
             let label = Labels::from_name(name).ok_or_else(|| {
-                format!("`{name}` is no label; one of {}", Labels::ALL.map(|(_, n)| n).join(", "))
+                format!(
+                    "`{name}` is no label; one of {}",
+                    Labels::ALL.map(|(_, n)| n).join(", ")
+                )
             })?;
             self.labels = self.labels.with(label);
         } else if let Some(code) = word.strip_prefix("purpose=") {
@@ -76,7 +79,8 @@ impl Question {
                 .find(|p| p.code() == code)
                 .ok_or_else(|| format!("`{code}` is no purpose of use"))?;
         } else if let Some(text) = word.strip_prefix("scope=") {
-            self.scopes.push(Scope::parse(text).ok_or_else(|| format!("`{text}` is no scope like `user/Patient.rs`"))?);
+            self.scopes
+                .push(Scope::parse(text).ok_or_else(|| format!("`{text}` is no scope like `user/Patient.rs`"))?);
         } else if word == "job" {
             self.job = true;
         } else if let Some(relation) = Relation::from_name(word) {
@@ -84,7 +88,9 @@ impl Question {
         } else if let Some(t) = ResourceType::from_name(word) {
             self.target = Target::Type(t);
         } else {
-            return Err(format!("`{word}` is neither a resource type nor a relation, label=, purpose=, scope= or job"));
+            return Err(format!(
+                "`{word}` is neither a resource type nor a relation, label=, purpose=, scope= or job"
+            ));
         }
         Ok(())
     }

@@ -28,7 +28,11 @@ fn columns() -> Vec<Column> {
     let mut all: Vec<Column> = Role::ALL
         .into_iter()
         .filter(|r| *r != Role::Service)
-        .map(|role| Column { title: role.name(), role, grant: Grant::WHOLE })
+        .map(|role| Column {
+            title: role.name(),
+            role,
+            grant: Grant::WHOLE,
+        })
         .collect();
     for (title, grant) in [
         ("system/*", Grant::SYSTEM),
@@ -36,7 +40,11 @@ fn columns() -> Vec<Column> {
         ("user/*", Grant::USER),
         ("job", Grant::JOB),
     ] {
-        all.push(Column { title, role: Role::Service, grant });
+        all.push(Column {
+            title,
+            role: Role::Service,
+            grant,
+        });
     }
     all
 }
@@ -69,7 +77,9 @@ pub fn table(engine: &Engine) -> String {
     header(&mut out, "", &columns, "actions");
     let patient = ResourceType::from_name("Patient");
     for action in actions(|g| g == ActionGroup::Chart) {
-        let cells = patient.map(|t| cells(engine, &columns, action, Target::Type(t), Labels::NONE)).unwrap_or_default();
+        let cells = patient
+            .map(|t| cells(engine, &columns, action, Target::Type(t), Labels::NONE))
+            .unwrap_or_default();
         row(&mut out, "Patient", &cells, action.name());
     }
 
@@ -77,7 +87,10 @@ pub fn table(engine: &Engine) -> String {
     header(&mut out, "", &columns, "actions");
     for action in actions(|g| g == ActionGroup::System) {
         let cells = cells(engine, &columns, action, Target::Installation, Labels::NONE);
-        let cells: Vec<String> = cells.into_iter().map(|c| if c == "." { c } else { "yes".into() }).collect();
+        let cells: Vec<String> = cells
+            .into_iter()
+            .map(|c| if c == "." { c } else { "yes".into() })
+            .collect();
         row(&mut out, "", &cells, action.name());
     }
 
@@ -89,7 +102,10 @@ pub fn table(engine: &Engine) -> String {
 
     out.push_str("\n## Types of each class\n\n");
     for (class, _) in engine.classes().all() {
-        let types: Vec<_> = ResourceType::all().filter(|t| engine.classes().of(*t) == class).map(ResourceType::name).collect();
+        let types: Vec<_> = ResourceType::all()
+            .filter(|t| engine.classes().of(*t) == class)
+            .map(ResourceType::name)
+            .collect();
         if !types.is_empty() {
             let _ = writeln!(out, "{class}: {}", types.join(" "));
         }
@@ -105,18 +121,27 @@ fn actions(wanted: impl Fn(ActionGroup) -> bool) -> impl Iterator<Item = Action>
 /// class gets rows of its own.
 fn class_rows(out: &mut String, engine: &Engine, columns: &[Column], actions: &[Action], labels: Labels) {
     for (class, _) in engine.classes().all() {
-        let mut types: Vec<ResourceType> = ResourceType::all().filter(|t| engine.classes().of(*t) == class).collect();
+        let mut types: Vec<ResourceType> = ResourceType::all()
+            .filter(|t| engine.classes().of(*t) == class)
+            .collect();
         // Types that no policy names are decided by their class: one of them speaks for all.
         let mut spoken_for = false;
         types.retain(|t| engine.named_types().contains(t) || !std::mem::replace(&mut spoken_for, true));
         // Rows as (who it is about, cells, actions), in order of first appearance.
         let mut rows: Vec<(String, Vec<String>, Vec<&str>)> = Vec::new();
         for action in actions {
-            let all: Vec<_> = types.iter().map(|t| cells(engine, columns, *action, Target::Type(*t), labels)).collect();
+            let all: Vec<_> = types
+                .iter()
+                .map(|t| cells(engine, columns, *action, Target::Type(*t), labels))
+                .collect();
             let alike = all.windows(2).all(|w| w.first() == w.last());
             for (cells, t) in all.into_iter().zip(&types).take(if alike { 1 } else { types.len() }) {
                 let by_name = !alike && engine.named_types().contains(t);
-                let about = if by_name { format!("{class}: {t}") } else { class.to_owned() };
+                let about = if by_name {
+                    format!("{class}: {t}")
+                } else {
+                    class.to_owned()
+                };
                 match rows.iter_mut().find(|(a, c, _)| *a == about && *c == cells) {
                     Some((_, _, acts)) => acts.push(action.name()),
                     None => rows.push((about, cells, vec![action.name()])),
@@ -138,7 +163,17 @@ fn cells(engine: &Engine, columns: &[Column], action: Action, target: Target, la
                 .into_iter()
                 .filter(|relation| {
                     let (role, grant, relation) = (column.role, column.grant, *relation);
-                    engine.decide(&Request { role, action, target, relation, labels, purpose, grant }).permit
+                    engine
+                        .decide(&Request {
+                            role,
+                            action,
+                            target,
+                            relation,
+                            labels,
+                            purpose,
+                            grant,
+                        })
+                        .permit
                 })
                 .filter_map(|r| r.name().chars().next())
                 .collect();
@@ -184,7 +219,13 @@ pub fn run_cases(engine: &Engine, cases: &str) -> Result<usize, String> {
         for relation in question.relations() {
             let decision = engine.decide(&question.request(relation));
             if decision.permit != (expected == "permit") {
-                let _ = writeln!(faults, "line {}: {} for {}: {line}", number + 1, decision.reason, relation.name());
+                let _ = writeln!(
+                    faults,
+                    "line {}: {} for {}: {line}",
+                    number + 1,
+                    decision.reason,
+                    relation.name()
+                );
             }
         }
     }
@@ -199,7 +240,9 @@ pub fn check() -> Result<String, String> {
     let engine = Engine::load().map_err(|e| e.to_string())?;
     let now = table(&engine);
     if let Some((was, is)) = first_difference(GOLDEN_TABLE, &now) {
-        return Err(format!("the authorization table differs from the policies:\n- {was}\n+ {is}"));
+        return Err(format!(
+            "the authorization table differs from the policies:\n- {was}\n+ {is}"
+        ));
     }
     let cases = run_cases(&engine, CASES)?;
     Ok(format!(
@@ -284,7 +327,11 @@ mod tests {
         for action in &known {
             assert!(seen.contains(action), "no row for {action}");
         }
-        let mut listed: Vec<&str> = types.lines().skip(2).flat_map(|l| l.split_whitespace().skip(1)).collect();
+        let mut listed: Vec<&str> = types
+            .lines()
+            .skip(2)
+            .flat_map(|l| l.split_whitespace().skip(1))
+            .collect();
         listed.sort_unstable();
         let all: Vec<&str> = ResourceType::all().map(ResourceType::name).collect();
         assert_eq!(listed, all);
@@ -304,11 +351,31 @@ mod tests {
     #[test]
     fn a_wrong_case_is_found() {
         let engine = Engine::load().unwrap();
-        assert!(run_cases(&engine, "permit nurse read Claim related").unwrap_err().contains("line 1"));
-        assert!(run_cases(&engine, "deny nurse peek Claim").unwrap_err().contains("`peek` is no action"));
-        assert!(run_cases(&engine, "deny nurse read").unwrap_err().contains("needs a resource type"));
-        assert!(run_cases(&engine, "maybe nurse read Claim").unwrap_err().contains("neither permit nor deny"));
-        assert!(run_cases(&engine, "permit nurse read Observation scope=x").unwrap_err().contains("no scope"));
+        assert!(
+            run_cases(&engine, "permit nurse read Claim related")
+                .unwrap_err()
+                .contains("line 1")
+        );
+        assert!(
+            run_cases(&engine, "deny nurse peek Claim")
+                .unwrap_err()
+                .contains("`peek` is no action")
+        );
+        assert!(
+            run_cases(&engine, "deny nurse read")
+                .unwrap_err()
+                .contains("needs a resource type")
+        );
+        assert!(
+            run_cases(&engine, "maybe nurse read Claim")
+                .unwrap_err()
+                .contains("neither permit nor deny")
+        );
+        assert!(
+            run_cases(&engine, "permit nurse read Observation scope=x")
+                .unwrap_err()
+                .contains("no scope")
+        );
     }
 
     #[test]
@@ -325,7 +392,13 @@ mod tests {
              \x20      policies: physician-receives-part-2-notice, physician-views-the-chart\n\
              \x20      obligation: part-2-notice\n"
         );
-        assert_eq!(ask("patient read Patient").lines().filter(|l| l.starts_with("permit")).count(), 1);
+        assert_eq!(
+            ask("patient read Patient")
+                .lines()
+                .filter(|l| l.starts_with("permit"))
+                .count(),
+            1
+        );
     }
 
     #[test]

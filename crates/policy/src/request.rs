@@ -28,8 +28,23 @@ pub struct Request {
 impl Request {
     /// A question about a resource, with the scopes of `actor` already weighed for this action and type.
     #[must_use]
-    pub fn new(actor: &Actor, action: Action, target: Target, relation: Relation, labels: Labels, purpose: PurposeOfUse) -> Self {
-        Self { role: actor.role, action, target, relation, labels, purpose, grant: Grant::of(actor, action, target) }
+    pub fn new(
+        actor: &Actor,
+        action: Action,
+        target: Target,
+        relation: Relation,
+        labels: Labels,
+        purpose: PurposeOfUse,
+    ) -> Self {
+        Self {
+            role: actor.role,
+            action,
+            target,
+            relation,
+            labels,
+            purpose,
+            grant: Grant::of(actor, action, target),
+        }
     }
 }
 
@@ -203,7 +218,12 @@ pub enum Relation {
 
 impl Relation {
     /// All relations.
-    pub const ALL: [Relation; 4] = [Relation::Own, Relation::Related, Relation::Unrelated, Relation::NoPatient];
+    pub const ALL: [Relation; 4] = [
+        Relation::Own,
+        Relation::Related,
+        Relation::Unrelated,
+        Relation::NoPatient,
+    ];
 
     /// The name used in policies.
     #[must_use]
@@ -309,11 +329,17 @@ impl Grant {
     /// its scopes, and only a machine can be a job.
     #[must_use]
     pub fn from_scopes(role: Role, job: bool, scopes: &[Scope], action: Action, target: Target) -> Self {
-        let job = if job && role == Role::Service { Self::JOB } else { Self::NOTHING };
+        let job = if job && role == Role::Service {
+            Self::JOB
+        } else {
+            Self::NOTHING
+        };
         if scopes.is_empty() {
             return if role == Role::Service { job } else { Self::WHOLE };
         }
-        let Some(needed) = action.interactions() else { return job.with(Self::unscoped(action)) };
+        let Some(needed) = action.interactions() else {
+            return job.with(Self::unscoped(action));
+        };
         let mut allowed = [0_u8; 3];
         for scope in scopes {
             let fits = match (scope.resource_type, target) {
@@ -365,7 +391,9 @@ mod tests {
 
     fn grant(role: Role, scopes: &[&str], action: Action, target: Option<&str>) -> Grant {
         let scopes: Vec<Scope> = scopes.iter().map(|s| Scope::parse(s).unwrap()).collect();
-        let target = target.map_or(Target::Installation, |t| Target::Type(ResourceType::from_name(t).unwrap()));
+        let target = target.map_or(Target::Installation, |t| {
+            Target::Type(ResourceType::from_name(t).unwrap())
+        });
         Grant::from_scopes(role, false, &scopes, action, target)
     }
 
@@ -379,19 +407,43 @@ mod tests {
     #[test]
     fn letters_of_several_scopes_of_one_context_add_up() {
         let both = ["system/Patient.r", "system/*.s"];
-        assert_eq!(grant(Role::Service, &both, Action::Everything, Some("Patient")), Grant::SYSTEM);
-        assert_eq!(grant(Role::Service, &both, Action::Everything, Some("Observation")), Grant::NOTHING);
+        assert_eq!(
+            grant(Role::Service, &both, Action::Everything, Some("Patient")),
+            Grant::SYSTEM
+        );
+        assert_eq!(
+            grant(Role::Service, &both, Action::Everything, Some("Observation")),
+            Grant::NOTHING
+        );
         let mixed = ["system/Patient.r", "user/*.s"];
-        assert_eq!(grant(Role::Service, &mixed, Action::Everything, Some("Patient")), Grant::NOTHING);
+        assert_eq!(
+            grant(Role::Service, &mixed, Action::Everything, Some("Patient")),
+            Grant::NOTHING
+        );
     }
 
     #[test]
     fn a_scope_of_one_type_says_nothing_about_another_or_the_installation() {
-        assert_eq!(grant(Role::Nurse, &["user/Observation.cruds"], Action::Read, Some("Patient")), Grant::NOTHING);
-        assert_eq!(grant(Role::Service, &["system/Patient.cruds"], Action::Import, None), Grant::NOTHING);
-        assert_eq!(grant(Role::Service, &["system/*.cru"], Action::Import, None), Grant::SYSTEM);
-        assert_eq!(grant(Role::SecurityOfficer, &["system/*.cruds"], Action::KeysRotate, None), Grant::NOTHING);
-        assert_eq!(grant(Role::Service, &["system/Patient.r"], Action::Capabilities, None), Grant::WHOLE);
+        assert_eq!(
+            grant(Role::Nurse, &["user/Observation.cruds"], Action::Read, Some("Patient")),
+            Grant::NOTHING
+        );
+        assert_eq!(
+            grant(Role::Service, &["system/Patient.cruds"], Action::Import, None),
+            Grant::NOTHING
+        );
+        assert_eq!(
+            grant(Role::Service, &["system/*.cru"], Action::Import, None),
+            Grant::SYSTEM
+        );
+        assert_eq!(
+            grant(Role::SecurityOfficer, &["system/*.cruds"], Action::KeysRotate, None),
+            Grant::NOTHING
+        );
+        assert_eq!(
+            grant(Role::Service, &["system/Patient.r"], Action::Capabilities, None),
+            Grant::WHOLE
+        );
     }
 
     #[test]

@@ -45,7 +45,14 @@ fn any_forbid() -> impl Strategy<Value = String> {
         prop::sample::select(&Role::ALL[..]).prop_map(|r| format!("principal == Role::\"{}\"", r.name())),
     ];
     let group = prop::sample::select(vec!["view", "write"]).prop_map(|g| format!("action in Action::\"{g}\""));
-    let class = prop::sample::select(vec!["clinical", "identity", "claims", "reference", "patient-data", "notes"]);
+    let class = prop::sample::select(vec![
+        "clinical",
+        "identity",
+        "claims",
+        "reference",
+        "patient-data",
+        "notes",
+    ]);
     let when = prop::sample::select(vec![
         "context.relation == Relation::\"unrelated\"",
         "context.labels.contains(Label::\"restricted\")",
@@ -55,7 +62,9 @@ fn any_forbid() -> impl Strategy<Value = String> {
         "9223372036854775807 + 1 > 0",
     ]);
     (principal, group, class, when).prop_map(|(p, a, class, when)| {
-        format!("@id(\"added\") @reason(\"added\") forbid ({p}, {a}, resource in DataClass::\"{class}\") when {{ {when} }};")
+        format!(
+            "@id(\"added\") @reason(\"added\") forbid ({p}, {a}, resource in DataClass::\"{class}\") when {{ {when} }};"
+        )
     })
 }
 

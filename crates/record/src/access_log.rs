@@ -72,7 +72,11 @@ impl Door {
         }
         let entries = self.ledger.access_log(head.home, before, limit).map_err(|e| {
             tracing::error!(error = %e, "an access log does not open");
-            Refusal::new(500, "exception", "the access log does not open; the operator has been told")
+            Refusal::new(
+                500,
+                "exception",
+                "the access log does not open; the operator has been told",
+            )
         })?;
         // One pass over the whole log proves all of its entries at once.
         let proven = self.proven();
@@ -88,7 +92,13 @@ impl Door {
                 })
             })
             .collect();
-        Ok((lines, Row { rid: head.rid, home: head.home }))
+        Ok((
+            lines,
+            Row {
+                rid: head.rid,
+                home: head.home,
+            },
+        ))
     }
 
     /// `Patient/[id]/$access-log`: the same as a searchset of AuditEvents.
@@ -110,7 +120,11 @@ impl Door {
             let event = audit_event(line, patient);
             page.raw(format!("{{\"resource\":{event},\"search\":{{\"mode\":\"match\"}}}}").as_bytes());
         }
-        Ok(Answer { status: 200, body: page.close(), ..Answer::default() })
+        Ok(Answer {
+            status: 200,
+            body: page.close(),
+            ..Answer::default()
+        })
     }
 
     /// How many entries of the log are proven under its newest signed checkpoint; none when the log was altered.
@@ -139,20 +153,31 @@ impl Door {
                 .filter(|v| permitted(&v.facts()))
                 .collect()
         };
-        let Some(newest) = versions.first() else { return Err(self.refuse(access, Refusal::not_found()).await) };
+        let Some(newest) = versions.first() else {
+            return Err(self.refuse(access, Refusal::not_found()).await);
+        };
         let links = [("self", format!("{base}/{t}/{id}/$provenance"))];
         let mut page = Page::open("searchset", ctx.at, Some(versions.len() as u64), &links);
         let proven = self.proven();
         for v in &versions {
-            let Ok(e) = self.ledger.event_of_row(v.rid) else { continue };
+            let Ok(e) = self.ledger.event_of_row(v.rid) else {
+                continue;
+            };
             let Some(who) = Access::decode(&e.actor) else { continue };
             let p = provenance(t, id, v.version, &who, e.at, e.seq < proven);
             page.raw(format!("{{\"resource\":{p},\"search\":{{\"mode\":\"match\"}}}}").as_bytes());
         }
-        let row = Row { rid: newest.rid, home: newest.home };
+        let row = Row {
+            rid: newest.rid,
+            home: newest.home,
+        };
         access.count = u32::try_from(versions.len()).unwrap_or(u32::MAX);
         self.log(access, &[row], Wait::Wal).await?;
-        Ok(Answer { status: 200, body: page.close(), ..Answer::default() })
+        Ok(Answer {
+            status: 200,
+            body: page.close(),
+            ..Answer::default()
+        })
     }
 }
 
@@ -182,29 +207,59 @@ fn list<const N: usize>(items: [Value<'static>; N]) -> Value<'static> {
 fn audit_event(line: &Line, patient: &str) -> Value<'static> {
     let a = &line.access;
     let mut user = object([
-        ("type", object([("coding", list([coding("http://dicom.nema.org/resources/ontology/DCM", "110153")]))])),
-        ("who", object([("identifier", object([("value", owned(&a.user))])), ("display", owned(&a.display))])),
+        (
+            "type",
+            object([(
+                "coding",
+                list([coding("http://dicom.nema.org/resources/ontology/DCM", "110153")]),
+            )]),
+        ),
+        (
+            "who",
+            object([
+                ("identifier", object([("value", owned(&a.user))])),
+                ("display", owned(&a.display)),
+            ]),
+        ),
         ("requestor", Value::Bool(true)),
     ]);
     if let Some(role) = a.role {
         user.set("role", list([object([("text", Value::from(role.name()))])]));
     }
     if !a.network.is_empty() {
-        user.set("network", object([("address", owned(&a.network)), ("type", Value::from("2"))]));
+        user.set(
+            "network",
+            object([("address", owned(&a.network)), ("type", Value::from("2"))]),
+        );
     }
     if !a.session.is_empty() {
-        user.set("policy", list([Value::from(format!("urn:ietf:params:oauth:jti:{}", a.session))]));
+        user.set(
+            "policy",
+            list([Value::from(format!("urn:ietf:params:oauth:jti:{}", a.session))]),
+        );
     }
     let server = object([
-        ("type", object([("coding", list([coding("http://dicom.nema.org/resources/ontology/DCM", "110152")]))])),
+        (
+            "type",
+            object([(
+                "coding",
+                list([coding("http://dicom.nema.org/resources/ontology/DCM", "110152")]),
+            )]),
+        ),
         ("who", object([("display", Value::from("Keepwell"))])),
         ("requestor", Value::Bool(false)),
     ]);
     let mut event = object([
         ("resourceType", Value::from("AuditEvent")),
         ("id", Value::from(format!("entry-{}", line.seq))),
-        ("type", coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest")),
-        ("subtype", list([coding("http://hl7.org/fhir/restful-interaction", interaction(a.action))])),
+        (
+            "type",
+            coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
+        ),
+        (
+            "subtype",
+            list([coding("http://hl7.org/fhir/restful-interaction", interaction(a.action))]),
+        ),
         ("action", Value::from(action_letter(a.action))),
         ("recorded", Value::from(line.at.to_string())),
         ("outcome", Value::from(if a.status < 400 { "0" } else { "4" })),
@@ -212,16 +267,28 @@ fn audit_event(line: &Line, patient: &str) -> Value<'static> {
             "purposeOfEvent",
             list([object([(
                 "coding",
-                list([coding("http://terminology.hl7.org/CodeSystem/v3-ActReason", a.purpose.code())]),
+                list([coding(
+                    "http://terminology.hl7.org/CodeSystem/v3-ActReason",
+                    a.purpose.code(),
+                )]),
             )])]),
         ),
         ("agent", list([user, server])),
-        ("source", object([("observer", object([("display", Value::from("Keepwell"))]))])),
+        (
+            "source",
+            object([("observer", object([("display", Value::from("Keepwell"))]))]),
+        ),
         (
             "entity",
             list([object([
-                ("what", object([("reference", Value::from(format!("Patient/{patient}")))])),
-                ("type", coding("http://terminology.hl7.org/CodeSystem/audit-entity-type", "1")),
+                (
+                    "what",
+                    object([("reference", Value::from(format!("Patient/{patient}")))]),
+                ),
+                (
+                    "type",
+                    coding("http://terminology.hl7.org/CodeSystem/audit-entity-type", "1"),
+                ),
                 ("role", coding("http://terminology.hl7.org/CodeSystem/object-role", "1")),
             ])]),
         ),
@@ -257,13 +324,22 @@ fn interaction(action: Action) -> &'static str {
 fn provenance(t: ResourceType, id: &str, version: u32, who: &Access, at: Timestamp, verified: bool) -> Value<'static> {
     let mut p = object([
         ("resourceType", Value::from("Provenance")),
-        ("target", list([object([("reference", Value::from(format!("{t}/{id}/_history/{version}")))])])),
+        (
+            "target",
+            list([object([(
+                "reference",
+                Value::from(format!("{t}/{id}/_history/{version}")),
+            )])]),
+        ),
         ("recorded", Value::from(at.to_string())),
         (
             "activity",
             object([(
                 "coding",
-                list([coding("http://hl7.org/fhir/restful-interaction", interaction(who.action))]),
+                list([coding(
+                    "http://hl7.org/fhir/restful-interaction",
+                    interaction(who.action),
+                )]),
             )]),
         ),
         (
@@ -273,12 +349,18 @@ fn provenance(t: ResourceType, id: &str, version: u32, who: &Access, at: Timesta
                     "type",
                     object([(
                         "coding",
-                        list([coding("http://terminology.hl7.org/CodeSystem/provenance-participant-type", "author")]),
+                        list([coding(
+                            "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
+                            "author",
+                        )]),
                     )]),
                 ),
                 (
                     "who",
-                    object([("identifier", object([("value", owned(&who.user))])), ("display", owned(&who.display))]),
+                    object([
+                        ("identifier", object([("value", owned(&who.user))])),
+                        ("display", owned(&who.display)),
+                    ]),
                 ),
             ])]),
         ),

@@ -32,7 +32,10 @@ impl Refusal {
     /// A refusal with one reason.
     #[must_use]
     pub fn new(status: u16, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, issues: vec![Issue::error(code, text)] }
+        Self {
+            status,
+            issues: vec![Issue::error(code, text)],
+        }
     }
 
     /// 404: there is no such resource, or none this actor may know of; the two look alike.
@@ -44,7 +47,11 @@ impl Refusal {
     /// 410: the resource was deleted.
     #[must_use]
     pub fn gone() -> Self {
-        Self::new(410, "deleted", "the resource was deleted; its history can still be read")
+        Self::new(
+            410,
+            "deleted",
+            "the resource was deleted; its history can still be read",
+        )
     }
 
     /// 403: the role does not allow it, whatever the patient.

@@ -70,7 +70,11 @@ impl Door {
         let refused = || Access::of(ctx, Action::Transaction);
         let parsed = parse_json(body).and_then(|v| match v.str("resourceType") {
             Some("Bundle") => Ok(v),
-            _ => Err(Refusal::new(400, "invalid", "the base takes a Bundle of type batch or transaction")),
+            _ => Err(Refusal::new(
+                400,
+                "invalid",
+                "the base takes a Bundle of type batch or transaction",
+            )),
         });
         let bundle = match parsed {
             Ok(b) => b,
@@ -82,14 +86,21 @@ impl Door {
         };
         if bundle.str("type") == Some("batch") {
             let outcomes = self.batch(ctx, &each, want, base).await?;
-            return Ok(Answer { status: 200, body: response("batch-response", &outcomes, base), ..Answer::default() });
+            return Ok(Answer {
+                status: 200,
+                body: response("batch-response", &outcomes, base),
+                ..Answer::default()
+            });
         }
         let entries = match each.into_iter().collect::<Result<Vec<_>, _>>() {
             Ok(e) => e,
             Err(e) => return Err(self.refuse(refused(), e).await),
         };
         let (kind, outcomes) = match bundle.str("type") {
-            Some("transaction") => ("transaction-response", self.transaction(ctx, &entries, want, base, false).await?),
+            Some("transaction") => (
+                "transaction-response",
+                self.transaction(ctx, &entries, want, base, false).await?,
+            ),
             _ => {
                 let e = Refusal::bad(vec![
                     Issue::error("value", "only Bundles of type batch and transaction are processed here")
@@ -98,7 +109,11 @@ impl Door {
                 return Err(self.refuse(refused(), e).await);
             }
         };
-        Ok(Answer { status: 200, body: response(kind, &outcomes, base), ..Answer::default() })
+        Ok(Answer {
+            status: 200,
+            body: response(kind, &outcomes, base),
+            ..Answer::default()
+        })
     }
 
     pub(crate) fn entries<'v, 'a>(&self, bundle: &'v Value<'a>, base: &str) -> Result<Vec<Entry<'v, 'a>>, Refusal> {
@@ -113,30 +128,49 @@ impl Door {
     ) -> Result<Vec<Result<Entry<'v, 'a>, Refusal>>, Refusal> {
         let items = match bundle.get("entry") {
             None => &[],
-            Some(v) => v.items().ok_or_else(|| {
-                Refusal::bad(vec![Issue::error("structure", "entry is an array").at("Bundle.entry")])
-            })?,
+            Some(v) => v
+                .items()
+                .ok_or_else(|| Refusal::bad(vec![Issue::error("structure", "entry is an array").at("Bundle.entry")]))?,
         };
         if items.len() > self.limits.bundle_max {
-            return Err(Refusal::new(413, "too-long", "the Bundle has too many entries; send it in parts"));
+            return Err(Refusal::new(
+                413,
+                "too-long",
+                "the Bundle has too many entries; send it in parts",
+            ));
         }
-        Ok(items.iter().enumerate().map(|(at, e)| Self::entry(at, e, base)).collect())
+        Ok(items
+            .iter()
+            .enumerate()
+            .map(|(at, e)| Self::entry(at, e, base))
+            .collect())
     }
 
     fn entry<'v, 'a>(at: usize, entry: &'v Value<'a>, base: &str) -> Result<Entry<'v, 'a>, Refusal> {
         let fail = |part: &str, text: &str| {
-            Refusal::bad(vec![Issue::error("invalid", text).at(format!("Bundle.entry[{at}].{part}"))])
+            Refusal::bad(vec![
+                Issue::error("invalid", text).at(format!("Bundle.entry[{at}].{part}")),
+            ])
         };
-        let request = entry.get("request").ok_or_else(|| fail("request", "an entry needs a request"))?;
+        let request = entry
+            .get("request")
+            .ok_or_else(|| fail("request", "an entry needs a request"))?;
         let method = match request.str("method") {
             Some("GET" | "HEAD") => Method::Get,
             Some("POST") => Method::Post,
             Some("PUT") => Method::Put,
             Some("PATCH") => Method::Patch,
             Some("DELETE") => Method::Delete,
-            _ => return Err(fail("request.method", "the method is one of GET, POST, PUT, PATCH, DELETE")),
+            _ => {
+                return Err(fail(
+                    "request.method",
+                    "the method is one of GET, POST, PUT, PATCH, DELETE",
+                ));
+            }
         };
-        let url = request.str("url").ok_or_else(|| fail("request.url", "an entry's request needs a url"))?;
+        let url = request
+            .str("url")
+            .ok_or_else(|| fail("request.url", "an entry's request needs a url"))?;
         let url = url.strip_prefix(base).unwrap_or(url).trim_start_matches('/');
         let (path, query) = url.split_once('?').map_or((url, None), |(p, q)| (p, Some(q)));
         let mut parts = path.split('/').filter(|s| !s.is_empty());
@@ -149,14 +183,21 @@ impl Door {
             version: None,
             history: false,
             operation: None,
-            params: query.map_or_else(|| Ok(Vec::new()), crate::parse_query).map_err(|t| fail("request.url", t))?,
+            params: query
+                .map_or_else(|| Ok(Vec::new()), crate::parse_query)
+                .map_err(|t| fail("request.url", t))?,
             has_query: query.is_some(),
             if_match: None,
             if_none_match: None,
             if_none_exist: None,
             resource: entry.get("resource"),
         };
-        let bad_url = || fail("request.url", "the url names no resource type, id or operation of this server");
+        let bad_url = || {
+            fail(
+                "request.url",
+                "the url names no resource type, id or operation of this server",
+            )
+        };
         match parts.next() {
             None => {}
             Some("_history") => out.history = true,
@@ -230,21 +271,20 @@ impl Door {
     }
 
     /// One entry on its own.
-    async fn single(
-        &self,
-        ctx: &Context,
-        e: &Entry<'_, '_>,
-        want: Return,
-        base: &str,
-    ) -> Result<Answer, Refusal> {
+    async fn single(&self, ctx: &Context, e: &Entry<'_, '_>, want: Return, base: &str) -> Result<Answer, Refusal> {
         let body = || e.resource.map(|r| r.to_string().into_bytes()).unwrap_or_default();
         let Some(t) = e.resource_type else {
             return match (e.method, e.history) {
                 (Method::Get, true) => {
                     let options = crate::history::HistoryOptions::default();
-                    self.history(ctx, crate::history::HistoryOf::System, &options, base).await
+                    self.history(ctx, crate::history::HistoryOf::System, &options, base)
+                        .await
                 }
-                _ => Err(Refusal::new(400, "not-supported", "the entry's url names no resource type")),
+                _ => Err(Refusal::new(
+                    400,
+                    "not-supported",
+                    "the entry's url names no resource type",
+                )),
             };
         };
         let selector = match &e.id {
@@ -259,15 +299,18 @@ impl Door {
             Method::Post if e.id.is_none() && e.operation.is_none() => {
                 self.create(ctx, t, &body(), e.if_none_exist.as_deref(), want).await
             }
-            Method::Put if e.operation.is_none() => {
-                self.update(ctx, t, &selector, &body(), e.if_match, want).await
-            }
+            Method::Put if e.operation.is_none() => self.update(ctx, t, &selector, &body(), e.if_match, want).await,
             Method::Patch if e.operation.is_none() => {
                 let operations = patch_body(e.resource)?;
-                self.patch(ctx, t, &selector, operations.as_bytes(), e.if_match, want).await
+                self.patch(ctx, t, &selector, operations.as_bytes(), e.if_match, want)
+                    .await
             }
             Method::Delete if e.operation.is_none() => self.delete(ctx, t, &selector, e.if_match).await,
-            _ => Err(Refusal::new(400, "not-supported", "the entry's method and url do not go together")),
+            _ => Err(Refusal::new(
+                400,
+                "not-supported",
+                "the entry's method and url do not go together",
+            )),
         }
     }
 
@@ -277,18 +320,27 @@ impl Door {
                 let options = crate::everything::EverythingOptions::default();
                 self.everything(ctx, id, &options, base).await
             }
-            (_, _, Some(_)) => Err(Refusal::new(400, "not-supported", "that operation is not offered in a Bundle")),
+            (_, _, Some(_)) => Err(Refusal::new(
+                400,
+                "not-supported",
+                "that operation is not offered in a Bundle",
+            )),
             (Some(id), true, None) if e.version.is_none() => {
                 let options = crate::history::HistoryOptions::default();
-                self.history(ctx, crate::history::HistoryOf::Instance(t, id), &options, base).await
+                self.history(ctx, crate::history::HistoryOf::Instance(t, id), &options, base)
+                    .await
             }
             (None, true, None) => {
                 let options = crate::history::HistoryOptions::default();
-                self.history(ctx, crate::history::HistoryOf::Type(t), &options, base).await
+                self.history(ctx, crate::history::HistoryOf::Type(t), &options, base)
+                    .await
             }
             (Some(id), _, None) => {
-                let options =
-                    ReadOptions { version: e.version, if_none_match: e.if_none_match, ..ReadOptions::default() };
+                let options = ReadOptions {
+                    version: e.version,
+                    if_none_match: e.if_none_match,
+                    ..ReadOptions::default()
+                };
                 self.read(ctx, t, id, &options).await
             }
             (None, false, None) => {
@@ -314,13 +366,21 @@ impl Door {
         base: &str,
         skip_equal: bool,
     ) -> Result<Vec<Outcome>, Refusal> {
-        let action = if skip_equal { Action::Import } else { Action::Transaction };
+        let action = if skip_equal {
+            Action::Import
+        } else {
+            Action::Transaction
+        };
         let mut outcomes: Vec<Option<Outcome>> = entries.iter().map(|_| None).collect();
         let mut tries = 0;
         loop {
             tries += 1;
             if tries > crate::door::TRIES {
-                return Err(Refusal::new(409, "conflict", "too many others change the same resources; try again"));
+                return Err(Refusal::new(
+                    409,
+                    "conflict",
+                    "too many others change the same resources; try again",
+                ));
             }
             let prepared = match self.prepare_transaction(ctx, entries, base, skip_equal) {
                 Ok(p) => p,
@@ -335,7 +395,9 @@ impl Door {
             if !writes.is_empty() || !prepared.guards.is_empty() {
                 let mut change = Self::change(ctx, action, prepared.guards, writes);
                 change.access.resource_type = None;
-                let Some(written) = self.commit_once(change).await? else { continue };
+                let Some(written) = self.commit_once(change).await? else {
+                    continue;
+                };
                 for ((at, text), w) in texts.iter().zip(written) {
                     let deleted = entries.get(*at).is_some_and(|e| e.method == Method::Delete);
                     let mut resource = Vec::new();
@@ -415,7 +477,11 @@ impl Door {
         base: &str,
         skip_equal: bool,
     ) -> Result<Prepared, Refusal> {
-        let mut out = Prepared { guards: Vec::new(), writes: Vec::new(), existing: Vec::new() };
+        let mut out = Prepared {
+            guards: Vec::new(),
+            writes: Vec::new(),
+            existing: Vec::new(),
+        };
         let mut places: HashMap<&str, String> = HashMap::new();
         let mut targets: Vec<Option<(ResourceType, String)>> = Vec::with_capacity(entries.len());
         let mut taken: HashSet<(ResourceType, String)> = HashSet::new();
@@ -446,10 +512,16 @@ impl Door {
                         targets.push(None);
                         continue;
                     }
-                    return Err(at(Refusal::new(400, "duplicate", "two entries of a transaction act on one resource")));
+                    return Err(at(Refusal::new(
+                        400,
+                        "duplicate",
+                        "two entries of a transaction act on one resource",
+                    )));
                 }
                 if let (Some(url), Method::Post | Method::Put) = (e.full_url, e.method)
-                    && places.insert(url, format!("{t}/{id}")).is_some_and(|before| before != format!("{t}/{id}"))
+                    && places
+                        .insert(url, format!("{t}/{id}"))
+                        .is_some_and(|before| before != format!("{t}/{id}"))
                 {
                     return Err(at(Refusal::new(400, "duplicate", "two entries have the same fullUrl")));
                 }
@@ -464,7 +536,9 @@ impl Door {
             if out.existing.iter().any(|(i, ..)| *i == e.at) {
                 continue;
             }
-            let Some(Some((t, id))) = targets.get(e.at) else { continue };
+            let Some(Some((t, id))) = targets.get(e.at) else {
+                continue;
+            };
             let (t, id) = (*t, id.as_str());
             let (write, text) = match e.method {
                 Method::Delete => self.plan(ctx, t, id, &Intent::Delete, e.if_match).map_err(at)?,
@@ -477,23 +551,37 @@ impl Door {
                 }
                 Method::Post | Method::Put => {
                     let given = e.resource.ok_or_else(|| {
-                        at(Refusal::bad(vec![Issue::error("required", "the entry needs a resource").at("resource")]))
+                        at(Refusal::bad(vec![
+                            Issue::error("required", "the entry needs a resource").at("resource"),
+                        ]))
                     })?;
                     if given.str("resourceType") != Some(t.name()) {
-                        return Err(at(Refusal::new(400, "invalid", "the resource is not of the type in the url")));
+                        return Err(at(Refusal::new(
+                            400,
+                            "invalid",
+                            "the resource is not of the type in the url",
+                        )));
                     }
                     let mut value = given.clone();
-                    self.resolve_references(ctx, &mut value, &places, &mut conditional).map_err(at)?;
+                    self.resolve_references(ctx, &mut value, &places, &mut conditional)
+                        .map_err(at)?;
                     if e.method == Method::Put && value.get("id").is_none() {
                         value.set("id", Value::String(Cow::Owned(id.to_owned())));
                     }
                     if skip_equal && self.is_unchanged(t, id, &value) {
                         continue;
                     }
-                    let mode = if e.method == Method::Post { Mode::Create } else { Mode::Update };
+                    let mode = if e.method == Method::Post {
+                        Mode::Create
+                    } else {
+                        Mode::Update
+                    };
                     Self::check(&value, mode).map_err(at)?;
-                    let intent =
-                        if e.method == Method::Post { Intent::Create(&value) } else { Intent::Update(&value) };
+                    let intent = if e.method == Method::Post {
+                        Intent::Create(&value)
+                    } else {
+                        Intent::Update(&value)
+                    };
                     self.plan(ctx, t, id, &intent, e.if_match).map_err(at)?
                 }
                 Method::Get => continue,
@@ -514,7 +602,9 @@ impl Door {
         if e.method == Method::Get {
             return Ok(None);
         }
-        let t = e.resource_type.ok_or_else(|| Refusal::new(400, "invalid", "the url names no resource type"))?;
+        let t = e
+            .resource_type
+            .ok_or_else(|| Refusal::new(400, "invalid", "the url names no resource type"))?;
         if e.operation.is_some() || e.history {
             return Err(Refusal::new(400, "not-supported", "a transaction takes no operations"));
         }
@@ -522,7 +612,11 @@ impl Door {
         match e.method {
             Method::Post => {
                 if e.id.is_some() {
-                    return Err(Refusal::new(400, "invalid", "a create is posted to the type, without an id"));
+                    return Err(Refusal::new(
+                        400,
+                        "invalid",
+                        "a create is posted to the type, without an id",
+                    ));
                 }
                 if let Some(q) = &e.if_none_exist {
                     let query = self.strict_query(t, q)?;
@@ -548,15 +642,22 @@ impl Door {
                     out.guards.push(guard);
                     match (found, e.method) {
                         (Some(id), _) => Ok(Some((t, id))),
-                        (None, Method::Put) => Ok(Some((t, match body_id {
-                            Some(id) if is_id(id) => id.to_owned(),
-                            _ => self.new_id()?,
-                        }))),
+                        (None, Method::Put) => Ok(Some((
+                            t,
+                            match body_id {
+                                Some(id) if is_id(id) => id.to_owned(),
+                                _ => self.new_id()?,
+                            },
+                        ))),
                         (None, Method::Delete) => Ok(None),
                         (None, _) => Err(Refusal::not_found()),
                     }
                 }
-                None => Err(Refusal::new(400, "invalid", "the url names neither an id nor a condition")),
+                None => Err(Refusal::new(
+                    400,
+                    "invalid",
+                    "the url names neither an id nor a condition",
+                )),
             },
             Method::Get => Ok(None),
         }
@@ -625,7 +726,11 @@ impl Door {
         let query = self.strict_query(t, &params)?;
         match self.resolve(ctx, &query)?.0 {
             Some(id) => Ok(format!("{t}/{id}")),
-            None => Err(Refusal::new(412, "not-found", format!("a conditional reference to {t} finds no resource"))),
+            None => Err(Refusal::new(
+                412,
+                "not-found",
+                format!("a conditional reference to {t} finds no resource"),
+            )),
         }
     }
 }
@@ -638,8 +743,16 @@ struct Prepared {
 
 /// A JSON Patch travels in a Bundle as a Binary (R4 http.html#patch).
 fn patch_body(resource: Option<&Value<'_>>) -> Result<String, Refusal> {
-    let bad = || Refusal::new(400, "invalid", "a patch in a Bundle is a Binary with contentType application/json-patch+json");
-    let binary = resource.filter(|r| r.str("resourceType") == Some("Binary")).ok_or_else(bad)?;
+    let bad = || {
+        Refusal::new(
+            400,
+            "invalid",
+            "a patch in a Bundle is a Binary with contentType application/json-patch+json",
+        )
+    };
+    let binary = resource
+        .filter(|r| r.str("resourceType") == Some("Binary"))
+        .ok_or_else(bad)?;
     if binary.str("contentType") != Some("application/json-patch+json") {
         return Err(bad());
     }

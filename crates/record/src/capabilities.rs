@@ -39,17 +39,29 @@ fn resource(t: ResourceType) -> Value<'static> {
         }
         search.push(object([
             ("name", Value::from(p.code)),
-            ("definition", Value::from(format!("http://hl7.org/fhir/SearchParameter/{}", p.id))),
+            (
+                "definition",
+                Value::from(format!("http://hl7.org/fhir/SearchParameter/{}", p.id)),
+            ),
             ("type", Value::from(kind)),
         ]));
     }
-    let mut operations = vec![operation("validate", "http://hl7.org/fhir/OperationDefinition/Resource-validate")];
+    let mut operations = vec![operation(
+        "validate",
+        "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+    )];
     if t == crate::patient_type() {
-        operations.push(operation("everything", "http://hl7.org/fhir/OperationDefinition/Patient-everything"));
+        operations.push(operation(
+            "everything",
+            "http://hl7.org/fhir/OperationDefinition/Patient-everything",
+        ));
     }
     object([
         ("type", Value::from(t.name())),
-        ("profile", Value::from(format!("http://hl7.org/fhir/StructureDefinition/{t}"))),
+        (
+            "profile",
+            Value::from(format!("http://hl7.org/fhir/StructureDefinition/{t}")),
+        ),
         (
             "interaction",
             codes(&[
@@ -71,7 +83,10 @@ fn resource(t: ResourceType) -> Value<'static> {
         ("conditionalRead", Value::from("full-support")),
         ("conditionalUpdate", Value::Bool(true)),
         ("conditionalDelete", Value::from("single")),
-        ("referencePolicy", list([Value::from("literal"), Value::from("logical")])),
+        (
+            "referencePolicy",
+            list([Value::from("literal"), Value::from("logical")]),
+        ),
         ("searchInclude", Value::Array(include)),
         ("searchParam", Value::Array(search)),
         ("operation", Value::Array(operations)),
@@ -97,7 +112,10 @@ impl Door {
                 ]),
             ),
             ("fhirVersion", Value::from("4.0.1")),
-            ("format", list([Value::from("json"), Value::from("application/fhir+json")])),
+            (
+                "format",
+                list([Value::from("json"), Value::from("application/fhir+json")]),
+            ),
             ("patchFormat", list([Value::from("application/json-patch+json")])),
             (
                 "rest",

@@ -33,7 +33,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { page: 50, page_max: 1000, include_max: 2000, bundle_max: 100_000 }
+        Self {
+            page: 50,
+            page_max: 1000,
+            include_max: 2000,
+            bundle_max: 100_000,
+        }
     }
 }
 
@@ -65,7 +70,14 @@ impl Door {
         entropy: Arc<dyn Entropy>,
         limits: Limits,
     ) -> Self {
-        Self { ledger, records, gate, clock, entropy, limits }
+        Self {
+            ledger,
+            records,
+            gate,
+            clock,
+            entropy,
+            limits,
+        }
     }
 
     /// The clock requests are timed by.
@@ -98,7 +110,9 @@ impl Door {
     /// A new random logical id (UUID version 4, RFC 9562).
     pub(crate) fn new_id(&self) -> Result<String, Refusal> {
         let mut b = [0u8; 16];
-        self.entropy.fill(&mut b).map_err(|_| Refusal::unavailable("no random numbers; try again later"))?;
+        self.entropy
+            .fill(&mut b)
+            .map_err(|_| Refusal::unavailable("no random numbers; try again later"))?;
         b[6] = b[6] & 0x0f | 0x40;
         b[8] = b[8] & 0x3f | 0x80;
         let mut s = String::with_capacity(36);
@@ -125,7 +139,8 @@ impl Door {
         relation: Relation,
         labels: Labels,
     ) -> Arc<Decision> {
-        self.gate.decide(&Request::new(&ctx.actor, action, target, relation, labels, ctx.purpose))
+        self.gate
+            .decide(&Request::new(&ctx.actor, action, target, relation, labels, ctx.purpose))
     }
 
     /// How the actor stands to a home that may not have a slot yet.
@@ -163,7 +178,9 @@ impl Door {
         if d.permit {
             return Ok(());
         }
-        Err(self.refuse(Access::of(ctx, action), Refusal::forbidden(&d.reason)).await)
+        Err(self
+            .refuse(Access::of(ctx, action), Refusal::forbidden(&d.reason))
+            .await)
     }
 
     /// Records an act on the installation (durable on return).
@@ -209,13 +226,19 @@ impl Door {
         let event = Event {
             kind: action_code(access.action),
             actor: access.encode(),
-            parts: self.parts(rows).into_iter().map(|(slot, shown)| (slot, shown.encode())).collect(),
+            parts: self
+                .parts(rows)
+                .into_iter()
+                .map(|(slot, shown)| (slot, shown.encode()))
+                .collect(),
         };
         match self.ledger.log(event, wait).await {
             Ok(_) => Ok(()),
             Err(e) => {
                 tracing::error!(error = %e, "an audit entry could not be appended");
-                Err(Refusal::unavailable("the access could not be recorded, so nothing is shown; try again later"))
+                Err(Refusal::unavailable(
+                    "the access could not be recorded, so nothing is shown; try again later",
+                ))
             }
         }
     }
@@ -263,7 +286,11 @@ impl Door {
             ReadError::Erased(_) => Refusal::not_found(),
             e => {
                 tracing::error!(rid, error = %e, "a row does not open");
-                Refusal::new(500, "exception", "the stored resource does not open; the operator has been told")
+                Refusal::new(
+                    500,
+                    "exception",
+                    "the stored resource does not open; the operator has been told",
+                )
             }
         })
     }
@@ -274,18 +301,24 @@ impl Door {
             Ok(written) => Ok(Some(written)),
             Err(AppendError::Refused(Unmet::Again)) => Ok(None),
             // The refusal went into the log with the decision.
-            Err(AppendError::Refused(Unmet::Version)) => {
-                Err(Refusal::precondition("the current version is another one; read it and try again"))
-            }
+            Err(AppendError::Refused(Unmet::Version)) => Err(Refusal::precondition(
+                "the current version is another one; read it and try again",
+            )),
             Err(e) => {
                 tracing::error!(error = %e, "a change could not be committed");
-                Err(Refusal::unavailable("nothing was changed: the change could not be stored"))
+                Err(Refusal::unavailable(
+                    "nothing was changed: the change could not be stored",
+                ))
             }
         }
     }
 
     /// Reads wait for the write-ahead log; what the policy obliges to more waits for the disk.
     pub(crate) fn wait_for(decision: &Decision) -> Wait {
-        if decision.obligations.contains(&Obligation::SyncAudit) { Wait::Fsync } else { Wait::Wal }
+        if decision.obligations.contains(&Obligation::SyncAudit) {
+            Wait::Fsync
+        } else {
+            Wait::Wal
+        }
     }
 }

@@ -24,7 +24,8 @@ impl Door {
                 n += versions.filter(|v| Some(v.home) == slot).count() as u64;
             }
         }
-        self.record_act(ctx, Action::Erase, 0, "asked what an erasure would reach").await?;
+        self.record_act(ctx, Action::Erase, 0, "asked what an erasure would reach")
+            .await?;
         Ok(n)
     }
 
@@ -44,7 +45,11 @@ impl Door {
         self.may_erase(ctx, patient).await?;
         let mut access = Access::of(ctx, Action::Erase);
         reason.clone_into(&mut access.reason);
-        let event = Event { kind: action_code(Action::Erase), actor: access.encode(), parts: Vec::new() };
+        let event = Event {
+            kind: action_code(Action::Erase),
+            actor: access.encode(),
+            parts: Vec::new(),
+        };
         self.ledger.erase(patient, event).map_err(|e| match e {
             EraseError::Unknown => Refusal::not_found(),
             e @ EraseError::Places { .. } => Refusal::new(409, "conflict", e.to_string()),

@@ -277,10 +277,19 @@ fn action(code: u8) -> Option<Action> {
 
 fn entry(n: u8) -> EntryPath {
     use EntryPath as E;
-    [E::Api, E::Search, E::Link, E::WorkList, E::Appointment, E::Order, E::Task, E::Batch]
-        .into_iter()
-        .find(|e| *e as u8 == n)
-        .unwrap_or_default()
+    [
+        E::Api,
+        E::Search,
+        E::Link,
+        E::WorkList,
+        E::Appointment,
+        E::Order,
+        E::Task,
+        E::Batch,
+    ]
+    .into_iter()
+    .find(|e| *e as u8 == n)
+    .unwrap_or_default()
 }
 
 impl Shown {
@@ -405,7 +414,9 @@ mod tests {
         let bytes = e.encode();
         assert!(bytes.len() < 110, "{}", bytes.len());
         assert_eq!(Access::decode(&bytes), Some(e));
-        let s = Shown { rids: vec![5, 9, 70_000] };
+        let s = Shown {
+            rids: vec![5, 9, 70_000],
+        };
         assert_eq!(Shown::decode(&s.encode()), Some(s));
         assert_eq!(Access::decode(&[]), None);
         assert_eq!(Access::decode(&[9, 9, 9]), None);

@@ -51,7 +51,11 @@ impl Door {
             Ok((body, rows)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 self.log(access, &rows, Wait::Wal).await?;
-                Ok(Answer { status: 200, body, ..Answer::default() })
+                Ok(Answer {
+                    status: 200,
+                    body,
+                    ..Answer::default()
+                })
             }
             Err(e) => Err(self.refuse(access, e).await),
         }
@@ -66,7 +70,12 @@ impl Door {
     ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
         let patient = crate::patient_type();
         let path = format!("/Patient/{id}/$everything");
-        let note = format!("everything\n{}\n{}\n{path}\n{}", ctx.actor.id, ctx.actor.role.name(), options.echo);
+        let note = format!(
+            "everything\n{}\n{}\n{path}\n{}",
+            ctx.actor.id,
+            ctx.actor.role.name(),
+            options.echo
+        );
         let after = match &options.cursor {
             None => 0,
             Some(token) => crate::from_base64url(token)
@@ -86,7 +95,9 @@ impl Door {
                 return Err(Refusal::gone());
             }
             for t in ResourceType::all() {
-                let Some(clause) = keepwell_search::parse::compartment(patient, id, t) else { continue };
+                let Some(clause) = keepwell_search::parse::compartment(patient, id, t) else {
+                    continue;
+                };
                 if index.count(t) == 0 || !options.types.is_empty() && !options.types.contains(&t) {
                     continue;
                 }
@@ -102,7 +113,10 @@ impl Door {
                     processed: Vec::new(),
                     ignored: Vec::new(),
                 };
-                let all = Limits { page: usize::MAX, includes: self.limits.include_max };
+                let all = Limits {
+                    page: usize::MAX,
+                    includes: self.limits.include_max,
+                };
                 let page = index.search(&query, visible, &permitted, None, all);
                 found.extend(page.matches);
                 // What is another patient's is not part of this one's record, whoever asks.
@@ -114,18 +128,31 @@ impl Door {
         found.sort_by_key(|v| (v.resource_type != patient, v.rid));
         found.dedup_by_key(|v| v.rid);
         let total = found.len() as u64;
-        let limit = options.count.map_or(self.limits.page_max, |n| (n as usize).clamp(1, self.limits.page_max));
+        let limit = options
+            .count
+            .map_or(self.limits.page_max, |n| (n as usize).clamp(1, self.limits.page_max));
         let from = usize::try_from(after).unwrap_or(usize::MAX).min(found.len());
         let end = from.saturating_add(limit).min(found.len());
-        let query = if options.echo.is_empty() { String::new() } else { format!("?{}", options.echo) };
+        let query = if options.echo.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", options.echo)
+        };
         let mut links = vec![("self", format!("{base}{path}{query}"))];
         if end < found.len() {
             let sealed = self
                 .ledger
                 .seal_note(note.as_bytes(), &(end as u64).to_le_bytes())
                 .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-            let and = if options.echo.is_empty() { String::new() } else { format!("{}&", options.echo) };
-            links.push(("next", format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed))));
+            let and = if options.echo.is_empty() {
+                String::new()
+            } else {
+                format!("{}&", options.echo)
+            };
+            links.push((
+                "next",
+                format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
+            ));
         }
         let mut page = Page::open("searchset", ctx.at, Some(total), &links);
         let mut rows = Vec::with_capacity(end - from);
@@ -133,9 +160,19 @@ impl Door {
             let Ok(opened) = self.open(v.rid) else { continue };
             let h = &opened.header;
             page.hit(base, v.resource_type, &h.id, "match", |out| {
-                assemble(v.resource_type, &h.id, h.version, Timestamp(h.last_updated), &opened.text, out);
+                assemble(
+                    v.resource_type,
+                    &h.id,
+                    h.version,
+                    Timestamp(h.last_updated),
+                    &opened.text,
+                    out,
+                );
             });
-            rows.push(Row { rid: v.rid, home: v.home });
+            rows.push(Row {
+                rid: v.rid,
+                home: v.home,
+            });
         }
         Ok((page.close(), rows))
     }
@@ -152,5 +189,11 @@ fn directory(t: ResourceType, options: &EverythingOptions) -> Vec<Include> {
         .filter(|(_, p)| p.kind == Kind::Reference && p.storage == Storage::Stored && !p.canonical)
         .filter_map(|(i, _)| u16::try_from(i).ok().map(ParamNo))
         .collect();
-    vec![Include { reverse: false, iterate: false, source: t, params: references, target: None }]
+    vec![Include {
+        reverse: false,
+        iterate: false,
+        source: t,
+        params: references,
+        target: None,
+    }]
 }

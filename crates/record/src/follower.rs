@@ -122,8 +122,11 @@ impl Records {
         let index = self.index.read();
         let permit = |facts: &RowFacts| guard.permit.permits(facts);
         let page = index.search(&guard.query, u64::MAX, &permit, None, Limits { page: 2, includes: 0 });
-        let mut ids: Vec<String> =
-            page.matches.iter().filter_map(|h| index.id_of(h.resource_type, h.rid)).collect();
+        let mut ids: Vec<String> = page
+            .matches
+            .iter()
+            .filter_map(|h| index.id_of(h.resource_type, h.rid))
+            .collect();
         ids.sort();
         let mut want = guard.found.clone();
         want.sort();
@@ -158,11 +161,17 @@ impl Records {
     fn replay_one(&self, row: &Loaded) {
         let h = &row.header;
         if h.type_code >= OWN {
-            let head = OwnHead { rid: row.rid, version: h.version, deleted: h.kind == Kind::Deleted };
+            let head = OwnHead {
+                rid: row.rid,
+                version: h.version,
+                deleted: h.kind == Kind::Deleted,
+            };
             self.own.write().insert((h.type_code, h.id.clone()), head);
             return;
         }
-        let Some(resource_type) = ResourceType::from_code(h.type_code) else { return };
+        let Some(resource_type) = ResourceType::from_code(h.type_code) else {
+            return;
+        };
         let Some(kind) = row_kind(h.kind) else { return };
         if let Some(home) = &row.home {
             self.homes.write().learn(row.slot, home);
@@ -225,7 +234,11 @@ impl Follower for Records {
                 continue;
             };
             let header = Header {
-                kind: if w.verb == Verb::Delete { Kind::Deleted } else { Kind::Version },
+                kind: if w.verb == Verb::Delete {
+                    Kind::Deleted
+                } else {
+                    Kind::Version
+                },
                 type_code: w.resource_type.code(),
                 id: w.id.clone(),
                 version: d.version,
@@ -242,16 +255,27 @@ impl Follower for Records {
                 && !self.same_home(slot, &key)
                 && d.prev != 0
             {
-                let left = Header { kind: Kind::Left, ..header.clone() };
+                let left = Header {
+                    kind: Kind::Left,
+                    ..header.clone()
+                };
                 w.left = Some((plans.len(), slot));
-                plans.push(Plan { home: HomeKey::Slot(slot), header: left, body: keepwell_ledger::Body::empty() });
+                plans.push(Plan {
+                    home: HomeKey::Slot(slot),
+                    header: left,
+                    body: keepwell_ledger::Body::empty(),
+                });
             }
             w.place = Some(plans.len());
             let body = match &mut w.prepared {
                 Some(p) => std::mem::replace(&mut p.body, keepwell_ledger::Body::empty()),
                 None => keepwell_ledger::Body::empty(),
             };
-            plans.push(Plan { home: key, header, body });
+            plans.push(Plan {
+                home: key,
+                header,
+                body,
+            });
             pending.types.insert(w.resource_type);
             pending.ids.insert((w.resource_type.code(), w.id.clone()));
         }
@@ -261,7 +285,11 @@ impl Follower for Records {
             own.version = head.map_or(0, |h| h.version) + 1;
             own.place = plans.len();
             let header = Header {
-                kind: if own.body.is_some() { Kind::Version } else { Kind::Deleted },
+                kind: if own.body.is_some() {
+                    Kind::Version
+                } else {
+                    Kind::Deleted
+                },
                 type_code: own.type_code,
                 id: own.id.clone(),
                 version: own.version,
@@ -287,7 +315,9 @@ impl Follower for Records {
                 let homes = self.homes.read();
                 let mut by_slot: std::collections::BTreeMap<u32, Vec<u64>> = std::collections::BTreeMap::new();
                 for w in &change.writes {
-                    let Some(p) = w.place.and_then(|i| placed.get(i)) else { continue };
+                    let Some(p) = w.place.and_then(|i| placed.get(i)) else {
+                        continue;
+                    };
                     match w.prepared.as_ref().map(|p| &p.home) {
                         Some(Home::Shared) => {}
                         Some(Home::Several(ids)) => {
@@ -347,7 +377,9 @@ impl Follower for Records {
         for chunk in todo.chunks(100) {
             let mut index = self.index.write();
             for (i, place) in chunk {
-                let (Some(w), Some(Some(d))) = (change.writes.get(*i), change.decided.get(*i)) else { continue };
+                let (Some(w), Some(Some(d))) = (change.writes.get(*i), change.decided.get(*i)) else {
+                    continue;
+                };
                 if let Some((at, home)) = w.left
                     && let Some(left) = placed.get(at)
                 {
@@ -369,18 +401,25 @@ impl Follower for Records {
                     id: &w.id,
                     version: d.version,
                     last_updated: d.last_updated.0,
-                    kind: if w.verb == Verb::Delete { RowKind::Deleted } else { RowKind::Version },
+                    kind: if w.verb == Verb::Delete {
+                        RowKind::Deleted
+                    } else {
+                        RowKind::Version
+                    },
                     home: place.slot,
                     labels: w.prepared.as_ref().map_or(0, |p| p.labels),
                     extracted: w.prepared.as_ref().map(|p| &p.extracted),
                 });
-
             }
         }
         if let Some(own) = &change.own
             && let Some(p) = placed.get(own.place)
         {
-            let head = OwnHead { rid: p.rid, version: own.version, deleted: own.deleted };
+            let head = OwnHead {
+                rid: p.rid,
+                version: own.version,
+                deleted: own.deleted,
+            };
             self.own.write().insert((own.type_code, own.id.clone()), head);
         }
     }
@@ -403,8 +442,14 @@ impl Follower for Records {
     }
 
     fn prepare(&self, row: Replayed) -> (Loaded, HomeKey) {
-        let mut loaded =
-            Loaded { rid: row.rid, slot: row.slot, header: row.header, home: None, labels: 0, extracted: None };
+        let mut loaded = Loaded {
+            rid: row.rid,
+            slot: row.slot,
+            header: row.header,
+            home: None,
+            labels: 0,
+            extracted: None,
+        };
         let h = &loaded.header;
         if h.type_code >= OWN {
             return (loaded, HomeKey::Shared);
@@ -506,7 +551,8 @@ impl Follower for Records {
             let deleted = get::<1>(from)? == [1];
             own.insert((code, id), OwnHead { rid, version, deleted });
         }
-        let index = Index::load(self.seed, from).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        let index =
+            Index::load(self.seed, from).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
         *self.homes.write() = homes;
         *self.own.write() = own;
         *self.index.write() = index;
@@ -516,9 +562,16 @@ impl Follower for Records {
 
 /// The labels of a resource's `meta.security` that policies know.
 pub(crate) fn labels_of(resource: &Value<'_>) -> Labels {
-    let codings = resource.get("meta").and_then(|m| m.get("security")).and_then(Value::items).unwrap_or_default();
+    let codings = resource
+        .get("meta")
+        .and_then(|m| m.get("security"))
+        .and_then(Value::items)
+        .unwrap_or_default();
     codings.iter().fold(Labels::NONE, |all, c| {
-        all.with(c.str("code").map_or(Labels::NONE, |code| Labels::from_coding(c.str("system"), code)))
+        all.with(
+            c.str("code")
+                .map_or(Labels::NONE, |code| Labels::from_coding(c.str("system"), code)),
+        )
     })
 }
 

@@ -5,13 +5,13 @@ use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
 use crate::text::assemble;
+use hashbrown::HashMap;
 use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
 use keepwell_search::index::{RowKind, Scope, Version};
-use hashbrown::HashMap;
 use std::fmt::Write as _;
 
 /// Which history.
@@ -66,7 +66,11 @@ impl Door {
             Ok((body, rows)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
                 self.log(access, &rows, Wait::Wal).await?;
-                Ok(Answer { status: 200, body, ..Answer::default() })
+                Ok(Answer {
+                    status: 200,
+                    body,
+                    ..Answer::default()
+                })
             }
             Err(e) => Err(self.refuse(access, e).await),
         }
@@ -85,7 +89,12 @@ impl Door {
             HistoryOf::Type(t) => format!("/{t}/_history"),
             HistoryOf::System => "/_history".to_owned(),
         };
-        let note = format!("history\n{}\n{}\n{path}\n{}", ctx.actor.id, ctx.actor.role.name(), options.echo);
+        let note = format!(
+            "history\n{}\n{}\n{path}\n{}",
+            ctx.actor.id,
+            ctx.actor.role.name(),
+            options.echo
+        );
         let before = match &options.cursor {
             None => u64::MAX,
             Some(token) => crate::from_base64url(token)
@@ -93,7 +102,9 @@ impl Door {
                 .and_then(|b| b.try_into().ok().map(u64::from_le_bytes))
                 .ok_or_else(|| Refusal::new(400, "invalid", "this page link is not valid; start again"))?,
         };
-        let limit = options.count.map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
+        let limit = options
+            .count
+            .map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
         let visible = self.ledger.visible();
         let permit = self.permit(ctx, action);
         let permitted = permit.predicate();
@@ -148,15 +159,26 @@ impl Door {
             return Err(Refusal::not_found());
         }
         let exact = matches!(of, HistoryOf::Instance(..)) || !more && before == u64::MAX;
-        let query = if options.echo.is_empty() { String::new() } else { format!("?{}", options.echo) };
+        let query = if options.echo.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", options.echo)
+        };
         let mut links = vec![("self", format!("{base}{path}{query}"))];
         if let (true, Some(last)) = (more, versions.last()) {
             let sealed = self
                 .ledger
                 .seal_note(note.as_bytes(), &last.rid.to_le_bytes())
                 .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-            let and = if options.echo.is_empty() { String::new() } else { format!("{}&", options.echo) };
-            links.push(("next", format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed))));
+            let and = if options.echo.is_empty() {
+                String::new()
+            } else {
+                format!("{}&", options.echo)
+            };
+            links.push((
+                "next",
+                format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
+            ));
         }
         let mut page = Page::open("history", ctx.at, exact.then_some(total), &links);
         let mut rows = Vec::with_capacity(versions.len());
@@ -184,7 +206,10 @@ impl Door {
             );
             entry.extend_from_slice(tail.as_bytes());
             page.raw(&entry);
-            rows.push(Row { rid: v.rid, home: v.home });
+            rows.push(Row {
+                rid: v.rid,
+                home: v.home,
+            });
         }
         Ok((page.close(), rows))
     }

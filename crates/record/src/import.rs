@@ -52,7 +52,9 @@ impl Door {
         let mut done = Imported::default();
         let mut out = Vec::with_capacity(entries.len());
         for (at, entry) in entries.iter().enumerate() {
-            let Some(resource) = entry.get("resource") else { continue };
+            let Some(resource) = entry.get("resource") else {
+                continue;
+            };
             let t = resource.str("resourceType").and_then(ResourceType::from_name);
             let id = resource.str("id").filter(|id| is_id(id));
             let name = match (t, id) {
@@ -85,7 +87,10 @@ impl Door {
             out.push(changed);
         }
         if !done.refused.is_empty() {
-            let refusal = Refusal::bad(vec![Issue::error("invalid", "the Bundle holds resources that are refused")]);
+            let refusal = Refusal::bad(vec![Issue::error(
+                "invalid",
+                "the Bundle holds resources that are refused",
+            )]);
             self.refuse(Access::of(ctx, Action::Import), refusal).await;
             return Ok(done);
         }
@@ -121,7 +126,13 @@ impl Door {
 
     /// Whether the current version of a resource says the same as `value` already.
     pub(crate) fn is_unchanged(&self, t: ResourceType, id: &str, value: &Value<'_>) -> bool {
-        let head = self.records.index.read().head(t, id, u64::MAX).filter(|h| h.kind == RowKind::Version);
-        head.and_then(|h| self.ledger.read(h.rid).ok()).is_some_and(|o| o.text == stored(value).as_bytes())
+        let head = self
+            .records
+            .index
+            .read()
+            .head(t, id, u64::MAX)
+            .filter(|h| h.kind == RowKind::Version);
+        head.and_then(|h| self.ledger.read(h.rid).ok())
+            .is_some_and(|o| o.text == stored(value).as_bytes())
     }
 }

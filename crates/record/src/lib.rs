@@ -39,11 +39,11 @@ pub use everything::EverythingOptions;
 pub use follower::Records;
 pub use history::{HistoryOf, HistoryOptions};
 pub use import::Imported;
+pub use keepwell_search::query::Summary;
 pub use permit::Gate;
 pub use read::ReadOptions;
 pub use search::{CURSOR, SearchRequest};
 pub use view::View;
-pub use keepwell_search::query::Summary;
 pub use write::{Return, Selector, is_id};
 
 use base64::Engine as _;
@@ -55,7 +55,9 @@ use std::sync::LazyLock;
 pub(crate) fn patient_type() -> ResourceType {
     static PATIENT: LazyLock<Option<ResourceType>> = LazyLock::new(|| ResourceType::from_name("Patient"));
     // The list of types is fixed and holds Patient; the fallback is never taken.
-    PATIENT.or_else(|| ResourceType::all().next()).unwrap_or_else(|| unreachable!("there are resource types"))
+    PATIENT
+        .or_else(|| ResourceType::all().next())
+        .unwrap_or_else(|| unreachable!("there are resource types"))
 }
 
 pub(crate) fn base64url(bytes: &[u8]) -> String {
@@ -75,7 +77,19 @@ pub fn percent_encode(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for b in text.bytes() {
         match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b',' | b'|' | b'$' | b'*' => {
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'.'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'/'
+            | b','
+            | b'|'
+            | b'$'
+            | b'*' => {
                 out.push(b as char);
             }
             _ => {
@@ -153,8 +167,7 @@ mod tests {
     fn queries_decode_and_encode() {
         assert_eq!(
             parse_query("code=http://loinc.org|1-2&name=a+b%26c&x").unwrap(),
-            [("code", "http://loinc.org|1-2"), ("name", "a b&c"), ("x", "")]
-                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            [("code", "http://loinc.org|1-2"), ("name", "a b&c"), ("x", "")].map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
         assert!(parse_query("a=%zz").is_err());
         assert!(parse_query("a=%ff").is_err());

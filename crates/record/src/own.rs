@@ -58,7 +58,11 @@ impl Door {
                 return Ok(());
             }
         }
-        Err(Refusal::new(409, "conflict", "too many others change the same document"))
+        Err(Refusal::new(
+            409,
+            "conflict",
+            "too many others change the same document",
+        ))
     }
 
     /// An own document's text.

@@ -34,7 +34,10 @@ impl Page {
             }
             head.push(']');
         }
-        Self { out: head.into_bytes(), first: true }
+        Self {
+            out: head.into_bytes(),
+            first: true,
+        }
     }
 
     fn next(&mut self) {
@@ -44,7 +47,14 @@ impl Page {
     }
 
     /// One entry of a searchset; `resource` appends the resource.
-    pub(crate) fn hit(&mut self, base: &str, t: ResourceType, id: &str, mode: &str, resource: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn hit(
+        &mut self,
+        base: &str,
+        t: ResourceType,
+        id: &str,
+        mode: &str,
+        resource: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.next();
         let mut head = String::with_capacity(96);
         head.push_str("{\"fullUrl\":");

@@ -23,7 +23,10 @@ impl Gate {
     /// Puts a cache before `engine`.
     #[must_use]
     pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine, cache: RwLock::default() }
+        Self {
+            engine,
+            cache: RwLock::default(),
+        }
     }
 
     /// The decision on `request`.
@@ -53,7 +56,14 @@ impl Gate {
             last = Some(d);
         }
         last.unwrap_or_else(|| {
-            self.decide(&Request::new(actor, action, target, Relation::Unrelated, Labels::NONE, purpose))
+            self.decide(&Request::new(
+                actor,
+                action,
+                target,
+                Relation::Unrelated,
+                Labels::NONE,
+                purpose,
+            ))
         })
     }
 }
@@ -110,7 +120,13 @@ impl Permit {
         purpose: PurposeOfUse,
         homes: Arc<dyn HomeLookup>,
     ) -> Self {
-        Self { gate: Arc::clone(gate), actor: Arc::clone(actor), action, purpose, homes }
+        Self {
+            gate: Arc::clone(gate),
+            actor: Arc::clone(actor),
+            action,
+            purpose,
+            homes,
+        }
     }
 
     /// Whether the row may be shown for this action.

@@ -30,8 +30,18 @@ impl Door {
     /// # Errors
     /// 403 where the role may read no such type, 404 where there is none or none the actor may know of, 410 where it
     /// was deleted, 503 where the access cannot be recorded.
-    pub async fn read(&self, ctx: &Context, t: ResourceType, id: &str, options: &ReadOptions) -> Result<Answer, Refusal> {
-        let action = if options.version.is_some() { Action::Vread } else { Action::Read };
+    pub async fn read(
+        &self,
+        ctx: &Context,
+        t: ResourceType,
+        id: &str,
+        options: &ReadOptions,
+    ) -> Result<Answer, Refusal> {
+        let action = if options.version.is_some() {
+            Action::Vread
+        } else {
+            Action::Read
+        };
         self.gate_type(ctx, action, t).await?;
         let mut access = Access::of(ctx, action);
         access.resource_type = Some(t);
@@ -40,7 +50,9 @@ impl Door {
             None => self.records.index.read().head(t, id, visible),
             Some(v) => self.records.index.read().version(t, id, v, visible),
         };
-        let Some(head) = head else { return Err(self.refuse(access, Refusal::not_found()).await) };
+        let Some(head) = head else {
+            return Err(self.refuse(access, Refusal::not_found()).await);
+        };
         let decision = self.decide_row(ctx, action, t, &head);
         if !decision.permit {
             return Err(self.refuse(access, Refusal::not_found()).await);
@@ -73,7 +85,15 @@ impl Door {
         }
         access.status = answer.status;
         access.count = 1;
-        self.log(access, &[Row { rid: head.rid, home: head.home }], Self::wait_for(&decision)).await?;
+        self.log(
+            access,
+            &[Row {
+                rid: head.rid,
+                home: head.home,
+            }],
+            Self::wait_for(&decision),
+        )
+        .await?;
         Ok(answer)
     }
 }

@@ -47,7 +47,12 @@ impl Door {
         lenient: bool,
     ) -> Result<Query, Refusal> {
         let terminology = Stored(|url: &str| self.stored_value_set(url));
-        let options = Options { lenient, now: self.clock.now(), base_url: base, terminology: &terminology };
+        let options = Options {
+            lenient,
+            now: self.clock.now(),
+            base_url: base,
+            terminology: &terminology,
+        };
         parse(t, params, &options).map_err(Refusal::bad)
     }
 
@@ -57,7 +62,10 @@ impl Door {
         let plain = url.split('|').next().unwrap_or(url);
         let clause = match plain.strip_prefix("ValueSet/") {
             Some(id) => Clause::Id(vec![id.to_owned()]),
-            None => Clause::Match { param: find(t, "url")?.0, test: Test::Uri(UriTest::Exact(plain.to_owned())) },
+            None => Clause::Match {
+                param: find(t, "url")?.0,
+                test: Test::Uri(UriTest::Exact(plain.to_owned())),
+            },
         };
         let query = Query {
             resource_type: t,
@@ -72,7 +80,11 @@ impl Door {
             ignored: Vec::new(),
         };
         let limits = Limits { page: 1, includes: 0 };
-        let page = self.records.index.read().search(&query, self.ledger.visible(), &|_| true, None, limits);
+        let page = self
+            .records
+            .index
+            .read()
+            .search(&query, self.ledger.visible(), &|_| true, None, limits);
         let opened = self.ledger.read(page.matches.first()?.rid).ok()?;
         let mut full = Vec::new();
         assemble(t, &opened.header.id, 1, Timestamp(0), &opened.text, &mut full);
@@ -111,7 +123,11 @@ impl Door {
         };
         access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
         self.log(access, &rows, Wait::Wal).await?;
-        Ok(Answer { status: 200, body, ..Answer::default() })
+        Ok(Answer {
+            status: 200,
+            body,
+            ..Answer::default()
+        })
     }
 
     fn page(
@@ -128,14 +144,14 @@ impl Door {
         let mut query = self.parse(request.resource_type, params, request.base, request.lenient)?;
         if let Some((owner, id)) = request.compartment {
             let clause = compartment(owner, id, request.resource_type)
-                .ok_or_else(|| {
-                    Refusal::new(404, "not-found", "resources of that type are not in that compartment")
-                })?;
+                .ok_or_else(|| Refusal::new(404, "not-found", "resources of that type are not in that compartment"))?;
             query.clauses.push(clause);
         }
         access.params = names(params);
         let count_only = query.summary == Summary::Count || query.count == Some(0);
-        let limit = query.count.map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
+        let limit = query
+            .count
+            .map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
         let limit = if count_only { 0 } else { limit };
         if count_only {
             query.total = Total::Accurate;
@@ -145,13 +161,23 @@ impl Door {
         let permit = self.permit(ctx, Action::Search);
         let cursor = resumed.as_ref().map(|r| &r.cursor);
         // Matches carry what the page needs, so that the index is not held while rows are opened.
-        let limits = Limits { page: limit, includes: self.limits.include_max };
-        let found = self.records.index.read().search(&query, visible, &permit.predicate(), cursor, limits);
+        let limits = Limits {
+            page: limit,
+            includes: self.limits.include_max,
+        };
+        let found = self
+            .records
+            .index
+            .read()
+            .search(&query, visible, &permit.predicate(), cursor, limits);
         let mut links = vec![("self", self_link(request, &query))];
         if let Some(next) = &found.next {
             links.push(("next", self.next_link(ctx, request, params, next)?));
         }
-        let view = View { summary: Some(query.summary), elements: query.elements.clone() };
+        let view = View {
+            summary: Some(query.summary),
+            elements: query.elements.clone(),
+        };
         let mut page = Page::open("searchset", ctx.at, found.total, &links);
         let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
         let mut show = |page: &mut Page, hit: &Version, mode: &str| -> Result<(), Refusal> {
@@ -172,7 +198,10 @@ impl Door {
                     out.extend_from_slice(&one);
                 }
             });
-            rows.push(Row { rid: hit.rid, home: hit.home });
+            rows.push(Row {
+                rid: hit.rid,
+                home: hit.home,
+            });
             failed
         };
         for hit in &found.matches {
@@ -227,15 +256,27 @@ impl Door {
             .ledger
             .seal_note(&cursor_context(ctx, request), &plain)
             .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-        Ok(format!("{}{}?{CURSOR}={}", request.base, path(request), crate::base64url(&sealed)))
+        Ok(format!(
+            "{}{}?{CURSOR}={}",
+            request.base,
+            path(request),
+            crate::base64url(&sealed)
+        ))
     }
 
     fn open_cursor(&self, ctx: &Context, request: &SearchRequest<'_>, token: &str) -> Result<Resumed, Refusal> {
         let bad = || {
-            Refusal::new(400, "invalid", "this page link is not valid for you or this search; start the search again")
+            Refusal::new(
+                400,
+                "invalid",
+                "this page link is not valid for you or this search; start the search again",
+            )
         };
         let sealed = crate::from_base64url(token).ok_or_else(bad)?;
-        let plain = self.ledger.open_note(&cursor_context(ctx, request), &sealed).ok_or_else(bad)?;
+        let plain = self
+            .ledger
+            .open_note(&cursor_context(ctx, request), &sealed)
+            .ok_or_else(bad)?;
         let mut rest = plain.as_slice();
         let mut piece = || -> Option<Vec<u8>> {
             let (n, tail) = rest.split_first_chunk::<4>()?;
@@ -263,7 +304,14 @@ struct Resumed {
 /// A cursor opens only for the actor and the search it was made for.
 fn cursor_context(ctx: &Context, request: &SearchRequest<'_>) -> Vec<u8> {
     let a = &ctx.actor;
-    format!("page\n{}\n{}\n{}\n{}", a.id, a.role.name(), a.patient.as_deref().unwrap_or(""), path(request)).into_bytes()
+    format!(
+        "page\n{}\n{}\n{}\n{}",
+        a.id,
+        a.role.name(),
+        a.patient.as_deref().unwrap_or(""),
+        path(request)
+    )
+    .into_bytes()
 }
 
 fn path(request: &SearchRequest<'_>) -> String {
@@ -292,7 +340,11 @@ fn names(params: &[(String, String)]) -> String {
             out.push(',');
         }
         // A chain's names are vocabulary; anything else a client makes up is cut.
-        out.extend(name.chars().filter(|c| c.is_ascii_alphanumeric() || "_-.:".contains(*c)).take(64));
+        out.extend(
+            name.chars()
+                .filter(|c| c.is_ascii_alphanumeric() || "_-.:".contains(*c))
+                .take(64),
+        );
     }
     out
 }

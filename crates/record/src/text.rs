@@ -15,11 +15,17 @@ use std::fmt::Write as _;
 pub fn stored(resource: &Value<'_>) -> String {
     let mut out = String::with_capacity(1024);
     if let Some(meta) = resource.get("meta").and_then(Value::members) {
-        members(meta.iter().filter(|(n, _)| n != "versionId" && n != "lastUpdated"), &mut out);
+        members(
+            meta.iter().filter(|(n, _)| n != "versionId" && n != "lastUpdated"),
+            &mut out,
+        );
     }
     out.push('\n');
     let rest = resource.members().unwrap_or_default().iter();
-    members(rest.filter(|(n, _)| n != "resourceType" && n != "id" && n != "meta"), &mut out);
+    members(
+        rest.filter(|(n, _)| n != "resourceType" && n != "id" && n != "meta"),
+        &mut out,
+    );
     out
 }
 
@@ -83,7 +89,9 @@ mod tests {
     #[test]
     fn what_the_server_decides_is_spliced_in() {
         assert_eq!(
-            round(r#"{"resourceType":"Patient","id":"other","meta":{"versionId":"9","tag":[{"code":"a\nb"}]},"active":true}"#),
+            round(
+                r#"{"resourceType":"Patient","id":"other","meta":{"versionId":"9","tag":[{"code":"a\nb"}]},"active":true}"#
+            ),
             r#"{"resourceType":"Patient","id":"x","meta":{"versionId":"3","lastUpdated":"1970-01-01T00:00:00.000Z","tag":[{"code":"a\nb"}]},"active":true}"#
         );
         assert_eq!(

@@ -58,7 +58,10 @@ impl Door {
                     return Err(Refusal::new(
                         400,
                         "not-supported",
-                        format!("$validate has no parameter `{}`", other.chars().take(40).collect::<String>()),
+                        format!(
+                            "$validate has no parameter `{}`",
+                            other.chars().take(40).collect::<String>()
+                        ),
                     ));
                 }
             }
@@ -88,7 +91,11 @@ impl Door {
                 return Ok(vec![said(Severity::Information, "a deletion has nothing to validate")]);
             }
             Some(_) => {
-                return Err(Refusal::new(400, "value", "mode is one of `create`, `update` and `delete`"));
+                return Err(Refusal::new(
+                    400,
+                    "value",
+                    "mode is one of `create`, `update` and `delete`",
+                ));
             }
         };
         let Some(resource) = resource else {
@@ -121,5 +128,10 @@ impl Door {
 }
 
 fn said(severity: Severity, text: &str) -> Issue {
-    Issue { severity, code: "informational", diagnostics: text.to_owned(), expression: None }
+    Issue {
+        severity,
+        code: "informational",
+        diagnostics: text.to_owned(),
+        expression: None,
+    }
 }

@@ -45,7 +45,10 @@ pub(crate) fn render(t: ResourceType, view: &View, bytes: &mut Vec<u8>) -> Resul
             }
         };
         let mark = keepwell_model::json::object([
-            ("system", Value::from("http://terminology.hl7.org/CodeSystem/v3-ObservationValue")),
+            (
+                "system",
+                Value::from("http://terminology.hl7.org/CodeSystem/v3-ObservationValue"),
+            ),
             ("code", Value::from("SUBSETTED")),
         ]);
         match meta.get_mut("tag") {
@@ -65,7 +68,10 @@ fn keeps(t: ResourceType, view: &View, member: &str) -> bool {
         return true;
     }
     if !view.elements.is_empty() {
-        return view.elements.iter().any(|e| e == name || schema::element_of(t, name) == Some(e))
+        return view
+            .elements
+            .iter()
+            .any(|e| e == name || schema::element_of(t, name) == Some(e))
             || schema::is_mandatory(t, name);
     }
     match view.summary {

@@ -73,14 +73,22 @@ pub(crate) fn parse_resource<'a>(t: ResourceType, body: &'a [u8]) -> Result<Valu
             "invalid",
             format!("the body's resourceType is not {t}, the type in the URL"),
         )])),
-        None => Err(Refusal::bad(vec![Issue::error("structure", "the body has no resourceType")])),
+        None => Err(Refusal::bad(vec![Issue::error(
+            "structure",
+            "the body has no resourceType",
+        )])),
     }
 }
 
 /// Parses a body as JSON.
 pub(crate) fn parse_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
-    let text = std::str::from_utf8(body)
-        .map_err(|e| Refusal::new(400, "structure", format!("the body is not UTF-8 at byte {}", e.valid_up_to())))?;
+    let text = std::str::from_utf8(body).map_err(|e| {
+        Refusal::new(
+            400,
+            "structure",
+            format!("the body is not UTF-8 at byte {}", e.valid_up_to()),
+        )
+    })?;
     json::parse(text).map_err(|e| Refusal::new(400, "structure", format!("the body is not JSON: {e}")))
 }
 
@@ -95,7 +103,11 @@ impl Door {
     pub(crate) fn check(value: &Value<'_>, mode: Mode) -> Result<(), Refusal> {
         let mut issues = schema::validate(value, mode);
         issues.retain(|i| i.severity >= Severity::Error);
-        if issues.is_empty() { Ok(()) } else { Err(Refusal { status: 422, issues }.structural()) }
+        if issues.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal { status: 422, issues }.structural())
+        }
     }
 
     /// One write, authorised against the home it has and the home it gets.
@@ -129,7 +141,11 @@ impl Door {
                     ));
                 }
                 // The id may be the server's and not in the body yet; only a Patient's home depends on it.
-                let home = if t == crate::patient_type() { Home::Patient(id.to_owned()) } else { home::home(t, v) };
+                let home = if t == crate::patient_type() {
+                    Home::Patient(id.to_owned())
+                } else {
+                    home::home(t, v)
+                };
                 let labels = labels_of(v);
                 let relation = Self::relation_to(&ctx.actor, &home);
                 let mut actions = vec![action];
@@ -182,16 +198,31 @@ impl Door {
         if let [one] = writes.as_slice() {
             access.resource_type = Some(one.resource_type);
         }
-        Change { guards, writes, own: None, access, decided: Vec::new() }
+        Change {
+            guards,
+            writes,
+            own: None,
+            access,
+            decided: Vec::new(),
+        }
     }
 
     /// Resolves a conditional selector: the ids found (none or one) and the guard that keeps it so.
     pub(crate) fn resolve(&self, ctx: &Context, query: &Query) -> Result<(Option<String>, Guard), Refusal> {
         let permit = Arc::new(self.permit(ctx, Action::Search));
         let index = self.records.index.read();
-        let page = index.search(query, u64::MAX, &permit.predicate(), None, Limits { page: 2, includes: 0 });
-        let mut found: Vec<String> =
-            page.matches.iter().filter_map(|h| index.id_of(h.resource_type, h.rid)).collect();
+        let page = index.search(
+            query,
+            u64::MAX,
+            &permit.predicate(),
+            None,
+            Limits { page: 2, includes: 0 },
+        );
+        let mut found: Vec<String> = page
+            .matches
+            .iter()
+            .filter_map(|h| index.id_of(h.resource_type, h.rid))
+            .collect();
         drop(index);
         if found.len() > 1 {
             return Err(Refusal::new(
@@ -200,7 +231,11 @@ impl Door {
                 "the condition finds more than one resource; make it more specific",
             ));
         }
-        let guard = Guard { query: query.clone(), permit, found: found.clone() };
+        let guard = Guard {
+            query: query.clone(),
+            permit,
+            found: found.clone(),
+        };
         Ok((found.pop(), guard))
     }
 
@@ -255,7 +290,11 @@ impl Door {
                 return Ok(Self::written(&written, &text, want));
             }
         }
-        Err(Refusal::new(409, "conflict", "too many others create the same resource; try again"))
+        Err(Refusal::new(
+            409,
+            "conflict",
+            "too many others create the same resource; try again",
+        ))
     }
 
     /// Updates a resource, or creates it under the client's id.
@@ -295,10 +334,16 @@ impl Door {
     ) -> Result<Answer, Refusal> {
         self.gate_type(ctx, Action::Patch, t).await?;
         let operations = parse_json(body);
-        self.put(ctx, t, selector, if_match, want, Action::Patch, || Ok((operations.clone()?, true))).await
+        self.put(ctx, t, selector, if_match, want, Action::Patch, || {
+            Ok((operations.clone()?, true))
+        })
+        .await
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the parts of one HTTP request; a struct would only rename them")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of one HTTP request; a struct would only rename them"
+    )]
     async fn put<'a>(
         &self,
         ctx: &Context,
@@ -322,7 +367,11 @@ impl Door {
                 return Ok(Self::written(&written, &text, want));
             }
         }
-        Err(Refusal::new(409, "conflict", "too many others change the same resource; try again"))
+        Err(Refusal::new(
+            409,
+            "conflict",
+            "too many others change the same resource; try again",
+        ))
     }
 
     fn prepare_put<'a>(
@@ -345,7 +394,11 @@ impl Door {
                 match found {
                     Some(id) => {
                         if !is_patch && given.str("id").is_some_and(|b| b != id) {
-                            return Err(Refusal::new(400, "value", "the body's id is not that of the resource found"));
+                            return Err(Refusal::new(
+                                400,
+                                "value",
+                                "the body's id is not that of the resource found",
+                            ));
                         }
                         id
                     }
@@ -357,7 +410,11 @@ impl Door {
                 }
             }
         };
-        let mut value = if is_patch { self.patched(ctx, t, &id, &given)? } else { given };
+        let mut value = if is_patch {
+            self.patched(ctx, t, &id, &given)?
+        } else {
+            given
+        };
         if matches!(selector, Selector::Search(_)) && value.get("id").is_none() {
             value.set("id", Value::from(id.clone()));
         }
@@ -375,10 +432,18 @@ impl Door {
             }
         }
         if !is_id(&id) {
-            return Err(Refusal::new(400, "value", "an id has 1 to 64 letters, digits, '-' or '.'"));
+            return Err(Refusal::new(
+                400,
+                "value",
+                "an id has 1 to 64 letters, digits, '-' or '.'",
+            ));
         }
         Self::check(&value, Mode::Update)?;
-        let intent = if is_patch { Intent::Patch(&value) } else { Intent::Update(&value) };
+        let intent = if is_patch {
+            Intent::Patch(&value)
+        } else {
+            Intent::Update(&value)
+        };
         let (write, text) = self.plan(ctx, t, &id, &intent, if_match)?;
         Ok((Self::change(ctx, action, guards, vec![write]), text))
     }
@@ -391,7 +456,12 @@ impl Door {
         id: &str,
         operations: &Value<'_>,
     ) -> Result<Value<'static>, Refusal> {
-        let head = self.records.index.read().head(t, id, u64::MAX).filter(|h| h.kind == RowKind::Version);
+        let head = self
+            .records
+            .index
+            .read()
+            .head(t, id, u64::MAX)
+            .filter(|h| h.kind == RowKind::Version);
         let head = head.ok_or_else(Refusal::not_found)?;
         self.may_touch(ctx, Action::Patch, t, &head)?;
         let opened = self.open(head.rid)?;
@@ -408,7 +478,11 @@ impl Door {
         patch::apply(&mut value, operations)
             .map_err(|e| Refusal::new(422, "processing", format!("the patch does not apply: {e}")))?;
         if value.str("resourceType") != Some(t.name()) {
-            return Err(Refusal::new(422, "processing", "a patch cannot change the resourceType"));
+            return Err(Refusal::new(
+                422,
+                "processing",
+                "a patch cannot change the resourceType",
+            ));
         }
         Ok(value)
     }
@@ -436,10 +510,18 @@ impl Door {
             };
             if let Some(written) = self.commit_once(change).await? {
                 let version = written.first().filter(|w| w.changed).map(|w| w.version);
-                return Ok(Answer { status: 204, version, ..Answer::default() });
+                return Ok(Answer {
+                    status: 204,
+                    version,
+                    ..Answer::default()
+                });
             }
         }
-        Err(Refusal::new(409, "conflict", "too many others change the same resource; try again"))
+        Err(Refusal::new(
+            409,
+            "conflict",
+            "too many others change the same resource; try again",
+        ))
     }
 
     fn prepare_delete(
@@ -470,10 +552,19 @@ impl Door {
 
     /// The answer to one write.
     pub(crate) fn written(written: &[Written], text: &str, want: Return) -> Answer {
-        let Some(w) = written.first() else { return Answer::default() };
+        let Some(w) = written.first() else {
+            return Answer::default();
+        };
         let mut body = Vec::new();
         if want == Return::Representation {
-            assemble(w.resource_type, &w.id, w.version, w.last_updated, text.as_bytes(), &mut body);
+            assemble(
+                w.resource_type,
+                &w.id,
+                w.version,
+                w.last_updated,
+                text.as_bytes(),
+                &mut body,
+            );
         }
         let answer = Answer {
             status: if w.created { 201 } else { 200 },
@@ -518,4 +609,3 @@ impl Refusal {
         self
     }
 }
-

@@ -1,14 +1,21 @@
 //! Memory and speed of the index at size: `index_bench grow COUNT DUMP`, then `index_bench load DUMP` in a fresh
 //! process. Synthea patients of the shared test data, copied with new ids, names and dates until there are COUNT.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a tool run by hand")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a tool run by hand"
+)]
 
 use keepwell_model::json::{self, Value};
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
 use keepwell_search::extract::extract;
 use keepwell_search::index::{Index, Limits, NewRow, RowKind};
-use keepwell_search::query::{Clause, DateTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total};
+use keepwell_search::query::{
+    Clause, DateTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total,
+};
 use keepwell_search::term::{ParamNo, Term};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -36,13 +43,25 @@ fn resident() -> f64 {
 /// Time this thread has been on a processor: what the machine's other work does not lengthen.
 fn cpu() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split(' ').next().and_then(|t| t.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+    text.split(' ')
+        .next()
+        .and_then(|t| t.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1e9
 }
 
 /// Processor time of the whole process, in steps of 10 ms.
 fn all_cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let ticks: f64 = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2).map(|t| t.parse::<f64>().unwrap()).sum();
+    let ticks: f64 = stat
+        .rsplit(") ")
+        .next()
+        .unwrap()
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|t| t.parse::<f64>().unwrap())
+        .sum();
     ticks / 100.0
 }
 
@@ -50,15 +69,21 @@ fn all_cpu() -> f64 {
 fn base(limit: usize) -> Vec<(ResourceType, String, String)> {
     let mut dir = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let data = loop {
-        let there = std::env::var_os("KEEPWELL_SHARED").map_or(dir.join("../shared"), Into::into).join("data/synthea");
+        let there = std::env::var_os("KEEPWELL_SHARED")
+            .map_or(dir.join("../shared"), Into::into)
+            .join("data/synthea");
         if there.is_dir() {
             break there;
         }
         assert!(dir.pop(), "../shared is not here");
     };
     let files = [
-        "v2.4-r4-2019/part-00", "v3-uscore-2021/part-00", "v2.4-r4-2019/part-01", "v2.4-r4-2019/part-02",
-        "v3-uscore-2021/part-01", "v2.4-r4-2019/part-03",
+        "v2.4-r4-2019/part-00",
+        "v3-uscore-2021/part-00",
+        "v2.4-r4-2019/part-01",
+        "v2.4-r4-2019/part-02",
+        "v3-uscore-2021/part-01",
+        "v2.4-r4-2019/part-03",
     ];
     let mut out = Vec::new();
     let mut shared = HashSet::new();
@@ -72,14 +97,19 @@ fn base(limit: usize) -> Vec<(ResourceType, String, String)> {
             for e in entries {
                 let r = e.get("resource").unwrap();
                 if let Some(id) = e.str("fullUrl").and_then(|u| u.strip_prefix("urn:uuid:")) {
-                    local = local.replace(&format!("\"urn:uuid:{id}\""), &format!("\"{}/{id}\"", r.str("resourceType").unwrap()));
+                    local = local.replace(
+                        &format!("\"urn:uuid:{id}\""),
+                        &format!("\"{}/{id}\"", r.str("resourceType").unwrap()),
+                    );
                 }
             }
             let bundle = json::parse(&local).unwrap();
             for e in bundle.get("entry").unwrap().items().unwrap() {
                 let r = e.get("resource").unwrap();
                 let t = ResourceType::from_name(r.str("resourceType").unwrap()).unwrap();
-                let id = r.str("id").unwrap_or_else(|| e.str("fullUrl").unwrap().rsplit('/').next().unwrap());
+                let id = r
+                    .str("id")
+                    .unwrap_or_else(|| e.str("fullUrl").unwrap().rsplit('/').next().unwrap());
                 if is_shared(t) && !shared.insert(id.to_owned()) {
                     continue;
                 }
@@ -114,7 +144,11 @@ fn grow(count: usize, dump: &str) {
         .iter()
         .map(|(t, _, text)| extract(*t, &json::parse(text).unwrap()).terms.len())
         .sum();
-    println!("base {} resources, {:.1} terms each", base.len(), terms as f64 / base.len() as f64);
+    println!(
+        "base {} resources, {:.1} terms each",
+        base.len(),
+        terms as f64 / base.len() as f64
+    );
     let before = resident();
     let mut index = Index::new([7; 16]);
     let mut rid = 0;
@@ -181,18 +215,32 @@ fn grow(count: usize, dump: &str) {
     let n = rid as f64;
     let grown = (resident() - before) / n - 4.0;
     let sum = times.iter().map(|t| f64::from(*t)).sum::<f64>() / 1e3 / n;
-    println!("apply {sum:.2} us, parsing and extraction {:.2} us each on average", before_apply.as_secs_f64() * 1e6 / n);
+    println!(
+        "apply {sum:.2} us, parsing and extraction {:.2} us each on average",
+        before_apply.as_secs_f64() * 1e6 / n
+    );
     times.sort_unstable();
     let us = |p: f64| f64::from(times[((times.len() - 1) as f64 * p) as usize]) / 1e3;
     println!("grown: {rid} resources, RSS {grown:.0} B each");
-    println!("apply: p50 {:.2} us, p99 {:.1}, p99.9 {:.1}, p99.99 {:.0}, most {:.0}", us(0.5), us(0.99), us(0.999), us(0.9999), us(1.0));
+    println!(
+        "apply: p50 {:.2} us, p99 {:.1}, p99.9 {:.1}, p99.99 {:.0}, most {:.0}",
+        us(0.5),
+        us(0.99),
+        us(0.999),
+        us(0.9999),
+        us(1.0)
+    );
     drop(times);
     parts(&index, n);
     let (start, busy) = (Instant::now(), cpu());
     let mut out = std::io::BufWriter::new(std::fs::File::create(dump).unwrap());
     index.dump(&mut out).unwrap();
     drop(out);
-    println!("dump: {:.0} B each in (wall, CPU s) {:?}", std::fs::metadata(dump).unwrap().len() as f64 / n, (start.elapsed(), cpu() - busy));
+    println!(
+        "dump: {:.0} B each in (wall, CPU s) {:?}",
+        std::fs::metadata(dump).unwrap().len() as f64 / n,
+        (start.elapsed(), cpu() - busy)
+    );
     queries(&index);
 }
 
@@ -207,10 +255,17 @@ fn parts(index: &Index, n: f64) {
 fn load(dump: &str) {
     let before = resident();
     let start = Instant::now();
-    let index = Index::load([9; 16], &mut std::io::BufReader::new(std::fs::File::open(dump).unwrap())).unwrap();
+    let index = Index::load(
+        [9; 16],
+        &mut std::io::BufReader::new(std::fs::File::open(dump).unwrap()),
+    )
+    .unwrap();
     let took = start.elapsed();
     let n = ResourceType::all().map(|t| index.count(t)).sum::<u64>() as f64;
-    println!("load: {n} resources in {took:?} (CPU {:.2} s of all threads)", all_cpu());
+    println!(
+        "load: {n} resources in {took:?} (CPU {:.2} s of all threads)",
+        all_cpu()
+    );
     std::thread::sleep(std::time::Duration::from_millis(300));
     println!("RSS {:.0} B each", (resident() - before) / n);
     parts(&index, n);
@@ -242,13 +297,31 @@ fn query(t: &str, clauses: Vec<Clause>) -> Query {
 }
 
 fn refers(t: &str, code: &str, target: &str, id: &str) -> Clause {
-    Clause::Match { param: param(t, code), test: Test::Reference { target: Some(ty(target)), id: id.into() } }
+    Clause::Match {
+        param: param(t, code),
+        test: Test::Reference {
+            target: Some(ty(target)),
+            id: id.into(),
+        },
+    }
 }
 
 fn queries(index: &Index) {
     let all = |t: &str| {
-        let page = index.search(&query(t, vec![]), u64::MAX, &|_| true, None, Limits { page: 3000, includes: 0 });
-        page.matches.iter().map(|v| index.id_of(v.resource_type, v.rid).unwrap()).collect::<Vec<_>>()
+        let page = index.search(
+            &query(t, vec![]),
+            u64::MAX,
+            &|_| true,
+            None,
+            Limits {
+                page: 3000,
+                includes: 0,
+            },
+        );
+        page.matches
+            .iter()
+            .map(|v| index.id_of(v.resource_type, v.rid).unwrap())
+            .collect::<Vec<_>>()
     };
     let (patients, practitioners) = (all("Patient"), all("Practitioner"));
     let loinc = |code: &str| Clause::Match {
@@ -258,7 +331,11 @@ fn queries(index: &Index) {
     let codes = ["8302-2", "29463-7", "8480-6", "2339-0", "85354-9", "4548-4", "72166-2"];
     let date = |t: &str, prefix, lo: i64| Clause::Match {
         param: param(t, "date"),
-        test: Test::Date(DateTest { prefix, lo: lo * DAY, hi: (lo + 365) * DAY }),
+        test: Test::Date(DateTest {
+            prefix,
+            lo: lo * DAY,
+            hi: (lo + 365) * DAY,
+        }),
     };
     let run = |name: &str, n: usize, make: &dyn Fn(usize) -> Query| {
         let mut times = Vec::new();
@@ -266,96 +343,174 @@ fn queries(index: &Index) {
         for i in 0..n {
             let q = make(i);
             let start = Instant::now();
-            let page = index.search(&q, u64::MAX, &|f| f.labels == 0, None, Limits { page: 50, includes: 1000 });
+            let page = index.search(
+                &q,
+                u64::MAX,
+                &|f| f.labels == 0,
+                None,
+                Limits {
+                    page: 50,
+                    includes: 1000,
+                },
+            );
             times.push(start.elapsed());
             hits += page.matches.len();
             total += page.total.unwrap_or(0);
         }
         times.sort();
         let us = |p: usize| times[(n - 1) * p / 100].as_secs_f64() * 1e6;
-        println!("{name:40} p50 {:8.1} us  p99 {:8.1} us  hits {:.1} total {:.0}", us(50), us(99), hits as f64 / n as f64, total as f64 / n as f64);
+        println!(
+            "{name:40} p50 {:8.1} us  p99 {:8.1} us  hits {:.1} total {:.0}",
+            us(50),
+            us(99),
+            hits as f64 / n as f64,
+            total as f64 / n as f64
+        );
     };
     let patient = |i: usize| patients[i * 7919 % patients.len()].as_str();
     run("Observation?patient&code", 3000, &|i| {
-        query("Observation", vec![refers("Observation", "patient", "Patient", patient(i)), loinc(codes[i % 7])])
+        query(
+            "Observation",
+            vec![
+                refers("Observation", "patient", "Patient", patient(i)),
+                loinc(codes[i % 7]),
+            ],
+        )
     });
     run("Observation?patient&code:text", 3000, &|i| {
-        let text = Clause::Match { param: param("Observation", "code"), test: Test::Text("body".into()) };
-        query("Observation", vec![refers("Observation", "patient", "Patient", patient(i)), text])
+        let text = Clause::Match {
+            param: param("Observation", "code"),
+            test: Test::Text("body".into()),
+        };
+        query(
+            "Observation",
+            vec![refers("Observation", "patient", "Patient", patient(i)), text],
+        )
     });
     run("Observation?patient&date=ge&_sort=-date", 3000, &|i| {
-        let mut q = query("Observation", vec![
-            refers("Observation", "patient", "Patient", patient(i)),
-            date("Observation", Prefix::Ge, 14_600),
-        ]);
-        q.sort = vec![SortKey { by: SortBy::Param(param("Observation", "date")), descending: true }];
+        let mut q = query(
+            "Observation",
+            vec![
+                refers("Observation", "patient", "Patient", patient(i)),
+                date("Observation", Prefix::Ge, 14_600),
+            ],
+        );
+        q.sort = vec![SortKey {
+            by: SortBy::Param(param("Observation", "date")),
+            descending: true,
+        }];
         q
     });
     run("Patient?name=prefix(3)", 3000, &|i| {
         let text = ["abe", "mar", "joh", "sch", "kuh", "lor", "and"][i % 7];
-        query("Patient", vec![Clause::Match {
-            param: param("Patient", "name"),
-            test: Test::String(StringTest::Prefix(text.into())),
-        }])
+        query(
+            "Patient",
+            vec![Clause::Match {
+                param: param("Patient", "name"),
+                test: Test::String(StringTest::Prefix(text.into())),
+            }],
+        )
     });
     run("Patient?birthdate=1 year", 1000, &|i| {
         let lo = (i as i64 % 60) * 365;
-        query("Patient", vec![Clause::Match {
-            param: param("Patient", "birthdate"),
-            test: Test::Date(DateTest { prefix: Prefix::Eq, lo: lo * DAY, hi: (lo + 365) * DAY }),
-        }])
+        query(
+            "Patient",
+            vec![Clause::Match {
+                param: param("Patient", "birthdate"),
+                test: Test::Date(DateTest {
+                    prefix: Prefix::Eq,
+                    lo: lo * DAY,
+                    hi: (lo + 365) * DAY,
+                }),
+            }],
+        )
     });
     run("Observation?code&date=1y&_total=accurate", 300, &|i| {
-        let mut q = query("Observation", vec![loinc(codes[i % 7]), date("Observation", Prefix::Eq, 15_000 + i as i64)]);
+        let mut q = query(
+            "Observation",
+            vec![loinc(codes[i % 7]), date("Observation", Prefix::Eq, 15_000 + i as i64)],
+        );
         q.total = Total::Accurate;
         q
     });
     run("Observation?code&_sort=-date", 100, &|i| {
         let mut q = query("Observation", vec![loinc(codes[i % 7])]);
-        q.sort = vec![SortKey { by: SortBy::Param(param("Observation", "date")), descending: true }];
+        q.sort = vec![SortKey {
+            by: SortBy::Param(param("Observation", "date")),
+            descending: true,
+        }];
         q
     });
     run("Observation?status=final", 300, &|_| {
-        query("Observation", vec![Clause::Match {
-            param: param("Observation", "status"),
-            test: Test::Token(TokenTest::Code("final".into())),
-        }])
+        query(
+            "Observation",
+            vec![Clause::Match {
+                param: param("Observation", "status"),
+                test: Test::Token(TokenTest::Code("final".into())),
+            }],
+        )
     });
     run("Observation?status=final&_total=accurate", 20, &|_| {
-        let mut q = query("Observation", vec![Clause::Match {
-            param: param("Observation", "status"),
-            test: Test::Token(TokenTest::Code("final".into())),
-        }]);
+        let mut q = query(
+            "Observation",
+            vec![Clause::Match {
+                param: param("Observation", "status"),
+                test: Test::Token(TokenTest::Code("final".into())),
+            }],
+        );
         q.total = Total::Accurate;
         q
     });
     run("Observation?_sort=-date", 20, &|_| {
         let mut q = query("Observation", vec![]);
-        q.sort = vec![SortKey { by: SortBy::Param(param("Observation", "date")), descending: true }];
+        q.sort = vec![SortKey {
+            by: SortBy::Param(param("Observation", "date")),
+            descending: true,
+        }];
         q
     });
     run("Encounter?practitioner&status", 1000, &|i| {
-        query("Encounter", vec![
-            refers("Encounter", "practitioner", "Practitioner", &practitioners[i % practitioners.len()]),
-            Clause::Match { param: param("Encounter", "status"), test: Test::Token(TokenTest::Code("finished".into())) },
-        ])
+        query(
+            "Encounter",
+            vec![
+                refers(
+                    "Encounter",
+                    "practitioner",
+                    "Practitioner",
+                    &practitioners[i % practitioners.len()],
+                ),
+                Clause::Match {
+                    param: param("Encounter", "status"),
+                    test: Test::Token(TokenTest::Code("finished".into())),
+                },
+            ],
+        )
     });
     run("Observation?patient.name=prefix&code", 300, &|i| {
         let inner = Clause::Match {
             param: param("Patient", "name"),
             test: Test::String(StringTest::Prefix(["abe", "mar", "joh"][i % 3].into())),
         };
-        query("Observation", vec![
-            Clause::Chain { param: param("Observation", "patient"), targets: vec![(ty("Patient"), inner)] },
-            loinc(codes[i % 7]),
-        ])
+        query(
+            "Observation",
+            vec![
+                Clause::Chain {
+                    param: param("Observation", "patient"),
+                    targets: vec![(ty("Patient"), inner)],
+                },
+                loinc(codes[i % 7]),
+            ],
+        )
     });
     run("Patient?_has:Observation:patient:code", 50, &|i| {
-        query("Patient", vec![Clause::Has {
-            source: ty("Observation"),
-            reference: param("Observation", "patient"),
-            clause: Box::new(loinc(codes[i % 7])),
-        }])
+        query(
+            "Patient",
+            vec![Clause::Has {
+                source: ty("Observation"),
+                reference: param("Observation", "patient"),
+                clause: Box::new(loinc(codes[i % 7])),
+            }],
+        )
     });
     run("Encounter?patient&_include", 3000, &|i| {
         let mut q = query("Encounter", vec![refers("Encounter", "patient", "Patient", patient(i))]);
@@ -373,5 +528,9 @@ fn queries(index: &Index) {
     for i in 0..100_000 {
         std::hint::black_box(index.head(ty("Patient"), patient(i), u64::MAX));
     }
-    println!("{:40} mean {:.2} us", "read head", start.elapsed().as_secs_f64() * 1e6 / 1e5);
+    println!(
+        "{:40} mean {:.2} us",
+        "read head",
+        start.elapsed().as_secs_f64() * 1e6 / 1e5
+    );
 }

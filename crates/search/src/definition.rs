@@ -126,7 +126,11 @@ pub fn param(resource_type: ResourceType, no: ParamNo) -> Option<&'static Param>
 /// `None`: the type is not in that compartment. Empty: only as the owner itself. All are stored parameters.
 #[must_use]
 pub fn compartment(owner: ResourceType, member: ResourceType) -> Option<&'static [ParamNo]> {
-    of(member).compartments.iter().find(|(o, _)| *o == owner).map(|(_, p)| &**p)
+    of(member)
+        .compartments
+        .iter()
+        .find(|(o, _)| *o == owner)
+        .map(|(_, p)| &**p)
 }
 
 /// The stored parameters behind a parameter, each with the type its references are narrowed to.
@@ -149,7 +153,9 @@ pub fn behind(resource_type: ResourceType, no: ParamNo) -> Vec<(ParamNo, Option<
 #[must_use]
 pub fn fingerprint() -> u64 {
     // FNV-1a; not a defence, only tells versions apart. The constant is the version of the numbering rules.
-    DATA.iter().fold(0xcbf2_9ce4_8422_2325 ^ 1, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+    DATA.iter().fold(0xcbf2_9ce4_8422_2325 ^ 1, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// What extraction runs for a type.
@@ -171,7 +177,10 @@ struct TypeTable {
 fn of(resource_type: ResourceType) -> &'static TypeTable {
     static TABLES: [OnceLock<TypeTable>; types::COUNT] = [const { OnceLock::new() }; types::COUNT];
     static NONE: OnceLock<TypeTable> = OnceLock::new();
-    TABLES.get(resource_type.index()).unwrap_or(&NONE).get_or_init(|| build(source(), resource_type))
+    TABLES
+        .get(resource_type.index())
+        .unwrap_or(&NONE)
+        .get_or_init(|| build(source(), resource_type))
 }
 
 /// One definition as published.
@@ -231,7 +240,14 @@ fn read(text: &'static str) -> Source {
                     _ => Kind::Special,
                 };
                 let at = s.rows.len();
-                s.rows.push(Row { id, code, kind, targets: next(), expression: next(), components: next() });
+                s.rows.push(Row {
+                    id,
+                    code,
+                    kind,
+                    targets: next(),
+                    expression: next(),
+                    components: next(),
+                });
                 let everywhere = bases.is_empty();
                 for t in ResourceType::all() {
                     let here = everywhere || bases.split(' ').any(|b| b == t.name());
@@ -283,7 +299,11 @@ enum DraftStorage {
 fn build(source: &'static Source, resource_type: ResourceType) -> TypeTable {
     let mut faults = Vec::new();
     let mut drafts: Vec<Draft> = Vec::new();
-    let rows = source.by_type.get(resource_type.index()).map(Vec::as_slice).unwrap_or_default();
+    let rows = source
+        .by_type
+        .get(resource_type.index())
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     for row in rows.iter().filter_map(|at| source.rows.get(*at)) {
         match draft(source, resource_type, row) {
             Ok(d) => drafts.push(d),
@@ -321,13 +341,17 @@ fn build(source: &'static Source, resource_type: ResourceType) -> TypeTable {
                 Storage::Stored
             }
             DraftStorage::Views(list) => match list.as_slice() {
-                [(one, target)] => Storage::Alias { of: no(*one), target: *target },
+                [(one, target)] => Storage::Alias {
+                    of: no(*one),
+                    target: *target,
+                },
                 many => Storage::Union(many.iter().map(|(n, t)| (no(*n), *t)).collect()),
             },
             DraftStorage::Root(list) => Storage::Root(list.iter().map(|n| no(*n)).collect()),
             DraftStorage::Tuple(list) => {
                 let kinds: Vec<Kind> = list.iter().filter_map(|n| drafts.get(*n)).map(|d| d.row.kind).collect();
-                if let Err(why) = program.add_tuple(source, resource_type, no(*at), &d.states, d.row.components, &kinds) {
+                if let Err(why) = program.add_tuple(source, resource_type, no(*at), &d.states, d.row.components, &kinds)
+                {
                     faults.push((d.row.id, why));
                 }
                 Storage::Tuple(list.iter().map(|n| no(*n)).collect())
@@ -338,7 +362,11 @@ fn build(source: &'static Source, resource_type: ResourceType) -> TypeTable {
         params.push(finish(d, storage));
     }
     program.seal();
-    let mut by_code: Vec<_> = params.iter().enumerate().map(|(i, p)| (p.code, ParamNo(i as u16))).collect();
+    let mut by_code: Vec<_> = params
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (p.code, ParamNo(i as u16)))
+        .collect();
     by_code.sort_unstable();
     let mut table = TypeTable {
         stored: drafts.iter().filter(|d| is_stored(d)).count(),
@@ -362,13 +390,16 @@ fn finish(d: &Draft, storage: Storage) -> Param {
     let targets: Box<[ResourceType]> = match (row.kind, row.targets, row.code) {
         (Kind::Reference, _, "patient") => ResourceType::from_name("Patient").into_iter().collect(),
         (Kind::Reference, "", _) => ResourceType::all().filter(|t| narrowed(*t)).collect(),
-        (Kind::Reference, list, _) => {
-            list.split(' ').filter_map(ResourceType::from_name).filter(|t| narrowed(*t)).collect()
-        }
+        (Kind::Reference, list, _) => list
+            .split(' ')
+            .filter_map(ResourceType::from_name)
+            .filter(|t| narrowed(*t))
+            .collect(),
         _ => Box::default(),
     };
-    let mut systems: Vec<_> =
-        leaves().filter_map(|l| if let Leaf::Code(system) = l { Some(system) } else { None }).collect();
+    let mut systems: Vec<_> = leaves()
+        .filter_map(|l| if let Leaf::Code(system) = l { Some(system) } else { None })
+        .collect();
     systems.dedup();
     Param {
         code: row.code,
@@ -389,7 +420,13 @@ fn finish(d: &Draft, storage: Storage) -> Param {
 
 /// Compiles one definition for one type.
 fn draft(source: &'static Source, resource_type: ResourceType, row: &'static Row) -> Result<Draft, String> {
-    let mut d = Draft { row, states: Vec::new(), keys: BTreeSet::new(), computed: None, storage: DraftStorage::Stored };
+    let mut d = Draft {
+        row,
+        states: Vec::new(),
+        keys: BTreeSet::new(),
+        computed: None,
+        storage: DraftStorage::Stored,
+    };
     match row.code {
         "_id" => d.storage = DraftStorage::Column(Column::Id),
         "_lastUpdated" => d.storage = DraftStorage::Column(Column::LastUpdated),
@@ -419,7 +456,9 @@ fn draft(source: &'static Source, resource_type: ResourceType, row: &'static Row
                 // A resource in a Bundle, whatever it is: only of the type that is looked for.
                 s.target = ResourceType::from_name(row.targets);
             }
-            let patient = (row.code == "patient").then(|| ResourceType::from_name("Patient")).flatten();
+            let patient = (row.code == "patient")
+                .then(|| ResourceType::from_name("Patient"))
+                .flatten();
             d.keys = d.states.iter().map(|s| (s.place(), s.target.or(patient))).collect();
         }
     }
@@ -428,7 +467,11 @@ fn draft(source: &'static Source, resource_type: ResourceType, row: &'static Row
 
 /// Decides for each composite whether its values stand together at the resource or in a repeating element, and which
 /// parameters its components are.
-fn composites(source: &'static Source, resource_type: ResourceType, drafts: &mut [Draft]) -> Vec<(&'static str, String)> {
+fn composites(
+    source: &'static Source,
+    resource_type: ResourceType,
+    drafts: &mut [Draft],
+) -> Vec<(&'static str, String)> {
     let known: Vec<(&'static str, Kind, BTreeSet<String>)> = drafts
         .iter()
         .map(|d| (d.row.id, d.row.kind, d.keys.iter().map(|(p, _)| p.clone()).collect()))
@@ -471,7 +514,11 @@ fn component(
     for root in roots {
         for branch in tree.branches() {
             for state in source.walk(&Start::Element(root.owner, resource_type), branch).ok()? {
-                let root = if crate::extract::from_resource(branch) { String::new() } else { root.place() };
+                let root = if crate::extract::from_resource(branch) {
+                    String::new()
+                } else {
+                    root.place()
+                };
                 places.insert(root + &state.place());
             }
         }
@@ -508,13 +555,21 @@ fn cover(drafts: &[Draft], at: usize, d: &Draft) -> Option<Vec<(usize, Option<Re
         // INVARIANT (aliases end): a view is of a wider reference, a smaller set, or an equal set earlier in the order.
         let targets: BTreeSet<Option<ResourceType>> = d.keys.iter().map(|(_, t)| *t).collect();
         for target in targets {
-            let taken: Vec<&Key> = if o.keys.iter().all(|k| open.contains(k)) && o.keys.iter().all(|(_, t)| *t == target) {
-                open.iter().copied().filter(|k| o.keys.contains(*k)).collect()
-            } else if target.is_some() && o.keys.iter().all(|(p, t)| t.is_none() && open.contains(&(p.clone(), target))) {
-                open.iter().copied().filter(|(p, t)| *t == target && o.keys.contains(&(p.clone(), None))).collect()
-            } else {
-                continue;
-            };
+            let taken: Vec<&Key> =
+                if o.keys.iter().all(|k| open.contains(k)) && o.keys.iter().all(|(_, t)| *t == target) {
+                    open.iter().copied().filter(|k| o.keys.contains(*k)).collect()
+                } else if target.is_some()
+                    && o.keys
+                        .iter()
+                        .all(|(p, t)| t.is_none() && open.contains(&(p.clone(), target)))
+                {
+                    open.iter()
+                        .copied()
+                        .filter(|(p, t)| *t == target && o.keys.contains(&(p.clone(), None)))
+                        .collect()
+                } else {
+                    continue;
+                };
             let narrowed = o.keys.iter().all(|(_, t)| t.is_none()).then_some(target).flatten();
             for k in taken {
                 open.remove(k);
@@ -531,21 +586,24 @@ fn fits(at: usize, d: &Draft, other: usize, o: &Draft) -> bool {
     wider || o.keys.len() < d.keys.len() || (o.keys == d.keys && other < at)
 }
 
-fn compartments(
-    source: &Source,
-    member: ResourceType,
-    table: &TypeTable,
-) -> Box<[(ResourceType, Box<[ParamNo]>)]> {
+fn compartments(source: &Source, member: ResourceType, table: &TypeTable) -> Box<[(ResourceType, Box<[ParamNo]>)]> {
     let mut out = Vec::new();
     for owner in ["Device", "Encounter", "Patient", "Practitioner", "RelatedPerson"] {
-        let Some(owner) = ResourceType::from_name(owner) else { continue };
+        let Some(owner) = ResourceType::from_name(owner) else {
+            continue;
+        };
         let codes = source.compartments.get(&(owner, member)).copied();
         if codes.is_none() && owner != member {
             continue;
         }
         let mut list: Vec<ParamNo> = Vec::new();
         for code in codes.unwrap_or_default().split(' ') {
-            let mut open: Vec<ParamNo> = table.by_code.iter().filter(|(c, _)| *c == code).map(|(_, n)| *n).collect();
+            let mut open: Vec<ParamNo> = table
+                .by_code
+                .iter()
+                .filter(|(c, _)| *c == code)
+                .map(|(_, n)| *n)
+                .collect();
             while let Some(no) = open.pop() {
                 match table.params.get(usize::from(no.0)).map(|p| &p.storage) {
                     Some(Storage::Stored) => list.push(no),
@@ -573,13 +631,23 @@ pub(crate) enum Start {
 impl Source {
     /// All the places a path can lead to, with their types.
     pub(crate) fn walk(&'static self, start: &Start, e: &Expr) -> Result<Vec<State>, String> {
-        let resource = |t: &ResourceType| State { steps: Vec::new(), owner: t.name(), ty: t.name(), target: None };
+        let resource = |t: &ResourceType| State {
+            steps: Vec::new(),
+            owner: t.name(),
+            ty: t.name(),
+            target: None,
+        };
         match e {
             Expr::Name(n) => match start {
                 Start::Resource(t) if n == t.name() || n == "Resource" => Ok(vec![resource(t)]),
                 Start::Resource(t) => self.member(&resource(t), n),
                 Start::Element(owner, _) => {
-                    let here = State { steps: Vec::new(), owner, ty: owner, target: None };
+                    let here = State {
+                        steps: Vec::new(),
+                        owner,
+                        ty: owner,
+                        target: None,
+                    };
                     self.member(&here, n)
                 }
             },
@@ -597,7 +665,11 @@ impl Source {
                 let mut states = self.walk(start, inner)?;
                 // `value.as(DateTime)` is how R4 writes dateTime in one place.
                 states.retain(|s| s.ty.split('=').next().is_some_and(|t| t.eq_ignore_ascii_case(ty)));
-                if states.is_empty() { Err(format!("nothing there is a {ty}")) } else { Ok(states) }
+                if states.is_empty() {
+                    Err(format!("nothing there is a {ty}"))
+                } else {
+                    Ok(states)
+                }
             }
             Expr::Where(inner, condition) => {
                 let mut states = self.walk(start, inner)?;
@@ -652,7 +724,12 @@ impl Source {
             };
             let mut steps = from.steps.clone();
             steps.push(Step::Member(member));
-            out.push(State { steps, owner, ty, target: from.target });
+            out.push(State {
+                steps,
+                owner,
+                ty,
+                target: from.target,
+            });
         }
         Ok(out)
     }
@@ -706,12 +783,28 @@ mod tests {
             ("Observation", "patient", "subject:Patient"),
             ("Observation", "code", "Stored"),
             ("Observation", "combo-code", "code | component-code"),
-            ("Observation", "combo-value-concept", "component-value-concept | value-concept"),
-            ("Observation", "combo-value-quantity", "component-value-quantity | value-quantity"),
+            (
+                "Observation",
+                "combo-value-concept",
+                "component-value-concept | value-concept",
+            ),
+            (
+                "Observation",
+                "combo-value-quantity",
+                "component-value-quantity | value-quantity",
+            ),
             ("Observation", "code-value-quantity", "code & value-quantity"),
             ("Observation", "code-value-date", "code & value-date"),
-            ("Observation", "component-code-value-quantity", "component-code $ component-value-quantity"),
-            ("Observation", "combo-code-value-quantity", "code-value-quantity | component-code-value-quantity"),
+            (
+                "Observation",
+                "component-code-value-quantity",
+                "component-code $ component-value-quantity",
+            ),
+            (
+                "Observation",
+                "combo-code-value-quantity",
+                "code-value-quantity | component-code-value-quantity",
+            ),
             ("Encounter", "patient", "subject:Patient"),
             ("Encounter", "practitioner", "participant:Practitioner"),
             ("Condition", "patient", "subject:Patient"),
@@ -752,7 +845,10 @@ mod tests {
     #[test]
     fn parameters_know_their_elements() {
         let param = |ty, code| find(rt(ty), code).unwrap().1;
-        assert_eq!(param("Patient", "gender").system, Some("http://hl7.org/fhir/administrative-gender"));
+        assert_eq!(
+            param("Patient", "gender").system,
+            Some("http://hl7.org/fhir/administrative-gender")
+        );
         assert!(param("Patient", "active").boolean && param("Patient", "deceased").boolean);
         assert!(!param("Patient", "gender").boolean);
         assert!(param("QuestionnaireResponse", "questionnaire").canonical);
@@ -765,7 +861,12 @@ mod tests {
     fn compartments_are_complete() {
         let names = |owner, member| {
             let list = compartment(rt(owner), rt(member))?;
-            Some(list.iter().map(|n| param(rt(member), *n).unwrap().code).collect::<Vec<_>>().join(" "))
+            Some(
+                list.iter()
+                    .map(|n| param(rt(member), *n).unwrap().code)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
         };
         assert_eq!(names("Patient", "Observation").as_deref(), Some("performer subject"));
         assert_eq!(names("Patient", "Patient").as_deref(), Some("link"));
@@ -775,7 +876,10 @@ mod tests {
         for t in ResourceType::all() {
             for ((owner, member), codes) in &source().compartments {
                 if *member == t {
-                    assert!(codes.is_empty() || !compartment(*owner, t).unwrap().is_empty(), "{owner} {member}");
+                    assert!(
+                        codes.is_empty() || !compartment(*owner, t).unwrap().is_empty(),
+                        "{owner} {member}"
+                    );
                     for code in codes.split(' ').filter(|c| !c.is_empty()) {
                         assert!(find(t, code).is_some(), "{owner} {member} {code}");
                     }

@@ -17,11 +17,24 @@ use std::borrow::Cow;
 #[must_use]
 pub fn extract<'a>(resource_type: ResourceType, resource: &'a Value<'a>) -> Extracted<'a> {
     let program = definition::program(resource_type);
-    let mut run = Run { resource, terms: Vec::with_capacity(24) };
+    let mut run = Run {
+        resource,
+        terms: Vec::with_capacity(24),
+    };
     run.item(&program.root, resource);
     for (param, computed) in &program.computed {
-        let code = if computed.holds(resource) == Some(true) { "true" } else { "false" };
-        run.terms.push((*param, Term::Token { system: None, code: Cow::Borrowed(code) }));
+        let code = if computed.holds(resource) == Some(true) {
+            "true"
+        } else {
+            "false"
+        };
+        run.terms.push((
+            *param,
+            Term::Token {
+                system: None,
+                code: Cow::Borrowed(code),
+            },
+        ));
     }
     let mut terms = run.terms;
     terms.sort_by_key(|(p, _)| *p);
@@ -146,9 +159,10 @@ impl Leaf {
             (Kind::Token, "ContactPoint") => Leaf::Contact,
             (Kind::Token, "boolean") => Leaf::Boolean,
             (Kind::Token, "code") => Leaf::Code(system),
-            (Kind::Token, "string" | "id" | "uri" | "url" | "canonical" | "oid" | "uuid" | "positiveInt" | "integer") => {
-                Leaf::Code(None)
-            }
+            (
+                Kind::Token,
+                "string" | "id" | "uri" | "url" | "canonical" | "oid" | "uuid" | "positiveInt" | "integer",
+            ) => Leaf::Code(None),
             (Kind::String, "string" | "markdown" | "code" | "id" | "uri" | "url") => Leaf::Text,
             (Kind::String, "HumanName") => Leaf::Name,
             (Kind::String, "Address") => Leaf::Address,
@@ -160,7 +174,9 @@ impl Leaf {
             (Kind::Date, "Timing") => Leaf::Timing,
             (Kind::Number, "decimal" | "integer" | "positiveInt" | "unsignedInt") => Leaf::Number,
             (Kind::Number, "Range") => Leaf::NumberRange,
-            (Kind::Quantity, "Quantity" | "Age" | "Duration" | "Distance" | "Count" | "SimpleQuantity") => Leaf::Quantity,
+            (Kind::Quantity, "Quantity" | "Age" | "Duration" | "Distance" | "Count" | "SimpleQuantity") => {
+                Leaf::Quantity
+            }
             (Kind::Quantity, "Money") => Leaf::Money,
             (Kind::Quantity, "Range") => Leaf::Range,
             (Kind::Quantity, "SampledData") => Leaf::Sampled,
@@ -193,7 +209,10 @@ impl Program {
             for (c, kind) in components.split(";;").zip(kinds) {
                 let expression = c.split_once('=').map(|(_, e)| e).unwrap_or_default();
                 let tree = crate::path::parse(expression).map_err(|e| e.to_string())?;
-                let mut part = Part { from_resource: false, node: Node::default() };
+                let mut part = Part {
+                    from_resource: false,
+                    node: Node::default(),
+                };
                 for branch in tree.branches() {
                     // A path of a choice whose type this element does not have: `value.as(Range)` beside another.
                     part.from_resource |= from_resource(branch);
@@ -229,14 +248,20 @@ impl Node {
     fn add(&mut self, param: ParamNo, kind: Kind, states: &[State]) {
         for s in states {
             if let Some(leaf) = Leaf::of(kind, s.ty) {
-                self.at(&s.steps).emits.push(Emit { param, leaf, target: s.target });
+                self.at(&s.steps).emits.push(Emit {
+                    param,
+                    leaf,
+                    target: s.target,
+                });
             }
         }
     }
 
     /// The node at the end of `steps`, made where it is missing.
     fn at(&mut self, steps: &[Step]) -> &mut Node {
-        let Some((first, rest)) = steps.split_first() else { return self };
+        let Some((first, rest)) = steps.split_first() else {
+            return self;
+        };
         let next = match first {
             Step::Member(name) => {
                 let list = &mut self.members;
@@ -248,10 +273,13 @@ impl Node {
             }
             Step::Where(name, text) => {
                 let list = &mut self.filtered;
-                let i = list.iter().position(|(n, t, _)| n == name && t == text).unwrap_or_else(|| {
-                    list.push((name, text, Node::default()));
-                    list.len() - 1
-                });
+                let i = list
+                    .iter()
+                    .position(|(n, t, _)| n == name && t == text)
+                    .unwrap_or_else(|| {
+                        list.push((name, text, Node::default()));
+                        list.len() - 1
+                    });
                 list.get_mut(i).map(|(_, _, n)| n)
             }
             Step::Index(at) => {
@@ -281,7 +309,10 @@ impl Node {
     }
 
     fn member(&self, name: &str) -> Option<&Node> {
-        let at = self.members.binary_search_by(|(n, _)| (n.len(), *n).cmp(&(name.len(), name))).ok()?;
+        let at = self
+            .members
+            .binary_search_by(|(n, _)| (n.len(), *n).cmp(&(name.len(), name)))
+            .ok()?;
         self.members.get(at).map(|(_, n)| n)
     }
 }
@@ -341,7 +372,10 @@ impl<'a> Run<'a> {
     fn tuple(&mut self, param: ParamNo, parts: &[Part], v: &'a Value<'a>) {
         let mut tuple = Vec::with_capacity(parts.len());
         for part in parts {
-            let mut run = Run { resource: self.resource, terms: Vec::new() };
+            let mut run = Run {
+                resource: self.resource,
+                terms: Vec::new(),
+            };
             run.item(&part.node, if part.from_resource { self.resource } else { v });
             if run.terms.is_empty() {
                 return;
@@ -364,18 +398,36 @@ impl<'a> Run<'a> {
             Leaf::Contact => {
                 // R4 search, 2.1.1.4.10: the use stands in the place of a system.
                 if let Some(code) = v.str("value") {
-                    self.push(e.param, Term::Token { system: v.str("use").map(Cow::Borrowed), code: code.into() });
+                    self.push(
+                        e.param,
+                        Term::Token {
+                            system: v.str("use").map(Cow::Borrowed),
+                            code: code.into(),
+                        },
+                    );
                 }
             }
             Leaf::Code(system) => {
                 if let Some(code) = v.as_str().or_else(|| v.as_number()) {
-                    self.push(e.param, Term::Token { system: system.map(Cow::Borrowed), code: code.into() });
+                    self.push(
+                        e.param,
+                        Term::Token {
+                            system: system.map(Cow::Borrowed),
+                            code: code.into(),
+                        },
+                    );
                 }
             }
             Leaf::Boolean => {
                 if let Some(b) = v.as_bool() {
                     let code = if b { "true" } else { "false" };
-                    self.push(e.param, Term::Token { system: None, code: code.into() });
+                    self.push(
+                        e.param,
+                        Term::Token {
+                            system: None,
+                            code: code.into(),
+                        },
+                    );
                 }
             }
             Leaf::Text => self.string(e.param, v),
@@ -420,7 +472,16 @@ impl<'a> Run<'a> {
                 if let Some(n) = v.get("value").and_then(Value::as_number).and_then(number::json) {
                     let code: Option<Cow<'a, str>> = v.str("currency").map(Cow::Borrowed);
                     let system = code.as_ref().map(|_| Cow::Borrowed("urn:iso:std:iso:4217"));
-                    self.push(e.param, Term::Quantity { lo: n, hi: n, system, code, unit: None });
+                    self.push(
+                        e.param,
+                        Term::Quantity {
+                            lo: n,
+                            hi: n,
+                            system,
+                            code,
+                            unit: None,
+                        },
+                    );
                 }
             }
             Leaf::Range => {
@@ -471,7 +532,13 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(code) = code {
-            self.push(param, Term::Token { system: system.map(Cow::Borrowed), code: code.into() });
+            self.push(
+                param,
+                Term::Token {
+                    system: system.map(Cow::Borrowed),
+                    code: code.into(),
+                },
+            );
         }
         self.text(param, display);
     }
@@ -479,13 +546,26 @@ impl<'a> Run<'a> {
     fn identifier(&mut self, param: ParamNo, v: &'a Value<'a>) {
         let value = v.str("value");
         if let Some(value) = value {
-            self.push(param, Term::Token { system: v.str("system").map(Cow::Borrowed), code: value.into() });
+            self.push(
+                param,
+                Term::Token {
+                    system: v.str("system").map(Cow::Borrowed),
+                    code: value.into(),
+                },
+            );
         }
         let Some(kind) = v.get("type") else { return };
         if let Some(value) = value {
             for c in kind.get("coding").and_then(Value::items).unwrap_or_default() {
                 if let (Some(system), Some(code)) = (c.str("system"), c.str("code")) {
-                    self.push(param, Term::OfType { system: system.into(), code: code.into(), value: value.into() });
+                    self.push(
+                        param,
+                        Term::OfType {
+                            system: system.into(),
+                            code: code.into(),
+                            value: value.into(),
+                        },
+                    );
                 }
             }
         }
@@ -531,9 +611,18 @@ impl<'a> Run<'a> {
             None => kind = v.str("type").and_then(ResourceType::from_name).or(kind),
         }
         let Some(identifier) = v.get("identifier") else { return };
-        if let Some(value) = identifier.str("value").filter(|_| e.target.is_none() || kind == e.target) {
+        if let Some(value) = identifier
+            .str("value")
+            .filter(|_| e.target.is_none() || kind == e.target)
+        {
             let system = identifier.str("system").map(Cow::Borrowed);
-            self.push(e.param, Term::ReferenceIdentifier { system, value: value.into() });
+            self.push(
+                e.param,
+                Term::ReferenceIdentifier {
+                    system,
+                    value: value.into(),
+                },
+            );
         }
     }
 
@@ -554,7 +643,16 @@ impl<'a> Run<'a> {
             }
         }
         let [system, code, unit] = [system, code, name].map(|s| s.map(Cow::Borrowed));
-        self.push(param, Term::Quantity { lo, hi, system, code, unit });
+        self.push(
+            param,
+            Term::Quantity {
+                lo,
+                hi,
+                system,
+                code,
+                unit,
+            },
+        );
     }
 }
 
@@ -574,7 +672,10 @@ pub(crate) fn local(text: &str) -> Option<(ResourceType, &str)> {
 
 /// R4 `id`: 1 to 64 letters, digits, hyphens and dots.
 pub(crate) fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 /// The resource type an absolute URL names before the id.
@@ -619,7 +720,11 @@ fn range<'a>(v: &'a Value<'a>) -> Option<(f64, f64, &'a Value<'a>)> {
     };
     let (low, high) = (end("low"), end("high"));
     let unit = low.or(high)?.1;
-    Some((low.map_or(f64::NEG_INFINITY, |l| l.0), high.map_or(f64::INFINITY, |h| h.0), unit))
+    Some((
+        low.map_or(f64::NEG_INFINITY, |l| l.0),
+        high.map_or(f64::INFINITY, |h| h.0),
+        unit,
+    ))
 }
 
 /// Least and greatest of the sampled values, or the limits stated.
@@ -628,8 +733,15 @@ fn sampled(v: &Value<'_>) -> Option<(f64, f64)> {
     let origin = v.get("origin")?.get("value").and_then(number)?;
     let factor = v.get("factor").and_then(number).unwrap_or(1.0);
     let data = v.str("data").unwrap_or_default().split_ascii_whitespace();
-    let values = data.filter_map(number::json).map(|d| (origin + d * factor, origin + d * factor));
-    let limits = || Some((v.get("lowerLimit").and_then(number)?, v.get("upperLimit").and_then(number)?));
+    let values = data
+        .filter_map(number::json)
+        .map(|d| (origin + d * factor, origin + d * factor));
+    let limits = || {
+        Some((
+            v.get("lowerLimit").and_then(number)?,
+            v.get("upperLimit").and_then(number)?,
+        ))
+    };
     values.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).or_else(limits)
 }
 
@@ -638,7 +750,11 @@ fn sampled(v: &Value<'_>) -> Option<(f64, f64)> {
 pub(crate) enum Computed {
     Exists(Vec<Vec<Step>>),
     /// The value is (`not`: is not) this boolean; nothing when there is no value.
-    Is { at: Vec<Vec<Step>>, value: bool, not: bool },
+    Is {
+        at: Vec<Vec<Step>>,
+        value: bool,
+        not: bool,
+    },
     And(Box<Computed>, Box<Computed>),
 }
 
@@ -655,7 +771,11 @@ impl Computed {
             ),
             Expr::Exists(e) => Computed::Exists(places(e)?),
             Expr::Equal(e, b, not) => match **b {
-                Expr::Bool(value) => Computed::Is { at: places(e)?, value, not: *not },
+                Expr::Bool(value) => Computed::Is {
+                    at: places(e)?,
+                    value,
+                    not: *not,
+                },
                 _ => return None,
             },
             _ => return None,

@@ -107,7 +107,12 @@ impl Version {
     /// What policy is asked about.
     #[must_use]
     pub fn facts(&self) -> RowFacts {
-        RowFacts { rid: self.rid, resource_type: self.resource_type, slot: self.home, labels: self.labels }
+        RowFacts {
+            rid: self.rid,
+            resource_type: self.resource_type,
+            slot: self.home,
+            labels: self.labels,
+        }
     }
 }
 
@@ -308,7 +313,9 @@ impl Index {
         if row.rid <= self.last_rid {
             return;
         }
-        let Some(slot) = self.shards.get_mut(row.resource_type.index()) else { return };
+        let Some(slot) = self.shards.get_mut(row.resource_type.index()) else {
+            return;
+        };
         self.last_rid = row.rid;
         let shard = slot.get_or_insert_with(|| Box::new(Shard::new()));
         let entity = self.entities.intern(self.seed, row.resource_type, row.id);
@@ -322,7 +329,13 @@ impl Index {
         }
         self.entities.set_head(entity, number);
         let extracted = row.extracted.filter(|_| row.kind == RowKind::Version);
-        shard.add_values(self.seed, &mut self.strings, &mut self.entities, &mut self.builder, extracted);
+        shard.add_values(
+            self.seed,
+            &mut self.strings,
+            &mut self.entities,
+            &mut self.builder,
+            extracted,
+        );
     }
 
     /// Notes a row that is not indexed: a blob, an own document, or one whose home was forgotten.
@@ -348,7 +361,8 @@ impl Index {
     /// One version of a resource as of `visible`, by its number; departures are not versions.
     #[must_use]
     pub fn version(&self, resource_type: ResourceType, id: &str, version: u32, visible: u64) -> Option<Version> {
-        self.history(Scope::Instance(resource_type, id), visible, None).find(|v| v.version == version)
+        self.history(Scope::Instance(resource_type, id), visible, None)
+            .find(|v| v.version == version)
     }
 
     /// Versions and deletions, newest first, as of `visible`, with a rid below `before` if given.
@@ -361,7 +375,9 @@ impl Index {
         let last = before.map_or(visible, |b| visible.min(b.saturating_sub(1)));
         match scope {
             Scope::Instance(resource_type, id) => {
-                let Some(shard) = self.shard(resource_type) else { return Box::new(std::iter::empty()) };
+                let Some(shard) = self.shard(resource_type) else {
+                    return Box::new(std::iter::empty());
+                };
                 let entity = self.entities.find(self.seed, resource_type, id);
                 let first = entity.and_then(|e| self.row_at(shard, e, last));
                 let rows = std::iter::successors(first, |row| shard.previous.get(row).copied());
@@ -369,8 +385,9 @@ impl Index {
             }
             Scope::Type(resource_type) => Box::new(self.type_history(resource_type, visible, last)),
             Scope::System => {
-                let mut each: Vec<_> =
-                    ResourceType::all().map(|t| Box::new(self.type_history(t, visible, last))).collect();
+                let mut each: Vec<_> = ResourceType::all()
+                    .map(|t| Box::new(self.type_history(t, visible, last)))
+                    .collect();
                 let mut newest: BinaryHeap<(u64, usize)> = BinaryHeap::new();
                 let mut held: Vec<Option<Version>> = Vec::new();
                 for (at, one) in each.iter_mut().enumerate() {
@@ -400,7 +417,10 @@ impl Index {
     /// The version a row is in its resource's history: none for a departure or a row re-sealed since.
     fn past(&self, resource_type: ResourceType, shard: &Shard, row: u32, visible: u64) -> Option<Version> {
         let version = self.version_at(resource_type, shard, row)?;
-        let next = shard.next.get(&row).and_then(|n| self.version_at(resource_type, shard, *n));
+        let next = shard
+            .next
+            .get(&row)
+            .and_then(|n| self.version_at(resource_type, shard, *n));
         let copied = next.is_some_and(|n| n.rid <= visible && n.version == version.version && n.kind == version.kind);
         (version.kind != RowKind::Left && !copied).then_some(version)
     }
@@ -434,8 +454,11 @@ impl Index {
 
     /// Drops every row of a home, as if none had ever been applied. [`Index::compact`] then frees what they held.
     pub fn forget_home(&mut self, home: u32) {
-        let classes: HashSet<u32> =
-            (0..).zip(&self.classes.list).filter(|(_, c)| c.0 == home).map(|(n, _)| n).collect();
+        let classes: HashSet<u32> = (0..)
+            .zip(&self.classes.list)
+            .filter(|(_, c)| c.0 == home)
+            .map(|(n, _)| n)
+            .collect();
         for shard in self.shards.iter_mut().flatten() {
             let mut entities = HashSet::new();
             for (row, (class, entity)) in (0..).zip(shard.classes.iter().zip(shard.entities.iter())) {
@@ -446,8 +469,7 @@ impl Index {
             }
             for entity in entities {
                 let head = self.entities.head(entity);
-                let mut rows: Vec<u32> =
-                    std::iter::successors(head, |row| shard.previous.get(row).copied()).collect();
+                let mut rows: Vec<u32> = std::iter::successors(head, |row| shard.previous.get(row).copied()).collect();
                 for row in &rows {
                     shard.next.remove(row);
                     shard.previous.remove(row);
@@ -516,7 +538,10 @@ impl Index {
         let mut parts = vec![
             ("texts", self.strings.bytes()),
             ("resources", self.entities.bytes()),
-            ("classes", self.classes.list.capacity() * 12 + self.classes.numbers.allocation_size()),
+            (
+                "classes",
+                self.classes.list.capacity() * 12 + self.classes.numbers.allocation_size(),
+            ),
         ];
         for shard in self.shards.iter().flatten() {
             for (name, bytes) in shard.bytes() {

@@ -48,9 +48,18 @@ pub(crate) fn decimal(text: &str) -> Option<Decimal> {
     }
     let ten = magnitude.checked_mul(10)?;
     let signed = |n: i128| if negative { -n } else { n };
-    let float = |n: i128| format!("{n}e{}", scale - 1).parse::<f64>().ok().filter(|f| f.is_finite());
+    let float = |n: i128| {
+        format!("{n}e{}", scale - 1)
+            .parse::<f64>()
+            .ok()
+            .filter(|f| f.is_finite())
+    };
     let (a, b) = (float(signed(ten) - 5)?, float(signed(ten) + 5)?);
-    Some(Decimal { value: float(signed(ten))?, lo: a, hi: b })
+    Some(Decimal {
+        value: float(signed(ten))?,
+        lo: a,
+        hi: b,
+    })
 }
 
 /// A JSON number of a resource.
@@ -85,7 +94,10 @@ mod tests {
     #[test]
     fn what_is_no_number_is_refused() {
         let long = "1".repeat(40);
-        for text in ["", "-", ".", "1.", ".5", "1e", "1e+", "e5", "1.2.3", "0x10", "NaN", "inf", "1 ", "1_0", "--1", "1e999", "1e9999", "١", &long] {
+        for text in [
+            "", "-", ".", "1.", ".5", "1e", "1e+", "e5", "1.2.3", "0x10", "NaN", "inf", "1 ", "1_0", "--1", "1e999",
+            "1e9999", "١", &long,
+        ] {
             assert_eq!(decimal(text), None, "{text}");
         }
     }

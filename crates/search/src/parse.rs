@@ -49,7 +49,11 @@ pub fn parse(
     parameters: &[(String, String)],
     options: &Options<'_>,
 ) -> Result<Query, Vec<Issue>> {
-    let mut parser = Parser { options, clauses: CLAUSES, values: VALUES };
+    let mut parser = Parser {
+        options,
+        clauses: CLAUSES,
+        values: VALUES,
+    };
     let mut query = Query {
         resource_type,
         clauses: Vec::new(),
@@ -90,7 +94,12 @@ pub fn parse(
 #[must_use]
 pub fn compartment(owner: ResourceType, id: &str, member: ResourceType) -> Option<Clause> {
     let params = definition::compartment(owner, member)?.to_vec();
-    Some(Clause::Compartment { owner, id: id.to_owned(), params, itself: owner == member })
+    Some(Clause::Compartment {
+        owner,
+        id: id.to_owned(),
+        params,
+        itself: owner == member,
+    })
 }
 
 enum Processed {
@@ -113,7 +122,10 @@ fn shown(name: &str) -> String {
 }
 
 fn unknown(t: ResourceType, name: &str) -> Issue {
-    Issue::error("not-supported", format!("`{}` is not a search parameter of {t}", shown(name)))
+    Issue::error(
+        "not-supported",
+        format!("`{}` is not a search parameter of {t}", shown(name)),
+    )
 }
 
 fn bad(name: &str, need: &str) -> Issue {
@@ -125,7 +137,10 @@ fn modifier_refused(name: &str, modifier: &str, kind: Kind) -> Issue {
     let name = shown(name);
     match ResourceType::from_name(modifier) {
         Some(t) if kind == "reference" => Issue::error("not-supported", format!("`{name}` does not refer to {t}")),
-        _ => Issue::error("not-supported", format!("the modifier of `{name}` is not one of {kind} parameters here")),
+        _ => Issue::error(
+            "not-supported",
+            format!("the modifier of `{name}` is not one of {kind} parameters here"),
+        ),
     }
 }
 
@@ -147,7 +162,11 @@ impl Parser<'_> {
             "_sort" => q.sort = sort(q.resource_type, value)?,
             "_count" => {
                 let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
-                let n: u64 = value.parse().ok().filter(|_| digits).ok_or_else(|| bad(name, "a whole number"))?;
+                let n: u64 = value
+                    .parse()
+                    .ok()
+                    .filter(|_| digits)
+                    .ok_or_else(|| bad(name, "a whole number"))?;
                 q.count = Some(u32::try_from(n).unwrap_or(u32::MAX));
             }
             "_total" => {
@@ -191,10 +210,16 @@ impl Parser<'_> {
     /// One condition: a name with modifiers and chains, and its value.
     fn clause(&mut self, t: ResourceType, name: &str, value: &str, depth: usize) -> Result<Clause, Issue> {
         self.clauses = self.clauses.checked_sub(1).ok_or_else(|| {
-            Issue::error(TOO_COSTLY, "the search has too many conditions; name the types that its chains lead to")
+            Issue::error(
+                TOO_COSTLY,
+                "the search has too many conditions; name the types that its chains lead to",
+            )
         })?;
         if depth > DEPTH {
-            return Err(Issue::error(TOO_COSTLY, format!("a chain may have at most {DEPTH} links")));
+            return Err(Issue::error(
+                TOO_COSTLY,
+                format!("a chain may have at most {DEPTH} links"),
+            ));
         }
         if let Some(rest) = name.strip_prefix("_has:") {
             return self.has(t, rest, value, depth);
@@ -233,7 +258,10 @@ impl Parser<'_> {
         if param.kind != Kind::Reference {
             return Err(Issue::error(
                 "not-supported",
-                format!("`{}` of {t} is not a reference, so nothing can be chained to it", param.code),
+                format!(
+                    "`{}` of {t} is not a reference, so nothing can be chained to it",
+                    param.code
+                ),
             ));
         }
         let targets: Vec<ResourceType> = match modifier {
@@ -251,7 +279,10 @@ impl Parser<'_> {
                 Ok(c) => clauses.push((target, c)),
                 Err(e) if e.code == TOO_COSTLY => return Err(e),
                 Err(e) => {
-                    if error.as_ref().is_none_or(|before| before.code != "value" && e.code == "value") {
+                    if error
+                        .as_ref()
+                        .is_none_or(|before| before.code != "value" && e.code == "value")
+                    {
                         error = Some(e);
                     }
                 }
@@ -259,7 +290,10 @@ impl Parser<'_> {
         }
         if clauses.is_empty() {
             let nowhere = || {
-                let what = format!("no type that `{}` of {t} refers to has what is chained to it", param.code);
+                let what = format!(
+                    "no type that `{}` of {t} refers to has what is chained to it",
+                    param.code
+                );
                 Issue::error("not-supported", what)
             };
             // With one target its own words say more.
@@ -269,7 +303,11 @@ impl Parser<'_> {
         let views = definition::behind(t, no).into_iter().map(|(param, narrowed)| {
             let here = |target: &ResourceType| narrowed.is_none_or(|n| n == *target);
             let targets: Vec<_> = clauses.iter().filter(|(t, _)| here(t)).cloned().collect();
-            if targets.is_empty() { Clause::Never } else { Clause::Chain { param, targets } }
+            if targets.is_empty() {
+                Clause::Never
+            } else {
+                Clause::Chain { param, targets }
+            }
         });
         Ok(any(views.collect()))
     }
@@ -278,18 +316,30 @@ impl Parser<'_> {
     fn has(&mut self, t: ResourceType, rest: &str, value: &str, depth: usize) -> Result<Clause, Issue> {
         let mut parts = rest.splitn(3, ':');
         let (Some(source), Some(reference), Some(tail)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(Issue::error("value", "`_has` is written `_has:[type]:[reference]:[parameter]=[value]`"));
+            return Err(Issue::error(
+                "value",
+                "`_has` is written `_has:[type]:[reference]:[parameter]=[value]`",
+            ));
         };
         let source = ResourceType::from_name(source)
             .ok_or_else(|| Issue::error("value", "`_has` names a type that R4 does not have"))?;
         let (no, param) = definition::find(source, reference).ok_or_else(|| unknown(source, reference))?;
         if param.kind != Kind::Reference || !param.targets.contains(&t) {
-            return Err(Issue::error("value", format!("`{}` of {source} does not refer to {t}", param.code)));
+            return Err(Issue::error(
+                "value",
+                format!("`{}` of {source} does not refer to {t}", param.code),
+            ));
         }
         let clause = self.clause(source, tail, value, depth + 1)?;
-        let views = definition::behind(source, no).into_iter().filter(|(_, n)| n.is_none_or(|n| n == t));
+        let views = definition::behind(source, no)
+            .into_iter()
+            .filter(|(_, n)| n.is_none_or(|n| n == t));
         Ok(any(views
-            .map(|(reference, _)| Clause::Has { source, reference, clause: Box::new(clause.clone()) })
+            .map(|(reference, _)| Clause::Has {
+                source,
+                reference,
+                clause: Box::new(clause.clone()),
+            })
             .collect()))
     }
 
@@ -305,7 +355,10 @@ impl Parser<'_> {
         if modifier == Some("missing") {
             return match value {
                 "true" => Ok(match param.storage {
-                    Storage::Stored | Storage::Tuple(_) => Clause::Missing { param: no, missing: true },
+                    Storage::Stored | Storage::Tuple(_) => Clause::Missing {
+                        param: no,
+                        missing: true,
+                    },
                     _ => not(present(t, no)),
                 }),
                 "false" => Ok(present(t, no)),
@@ -372,7 +425,10 @@ impl Parser<'_> {
                     list.truncate(1);
                     tests.extend(list);
                 }
-                return Ok(Clause::Match { param: no, test: Test::Tuple(tests) });
+                return Ok(Clause::Match {
+                    param: no,
+                    test: Test::Tuple(tests),
+                });
             }
             Storage::Union(list) if param.kind == Kind::Composite => {
                 let mut some = Vec::new();
@@ -394,10 +450,16 @@ impl Parser<'_> {
                 some.push(match (test, narrowed) {
                     (Test::Reference { target: Some(t), .. }, Some(n)) if *t != n => Clause::Never,
                     (Test::Reference { target: None, id }, Some(n)) => {
-                        let test = Test::Reference { target: Some(n), id: id.clone() };
+                        let test = Test::Reference {
+                            target: Some(n),
+                            id: id.clone(),
+                        };
                         Clause::Match { param: stored, test }
                     }
-                    _ => Clause::Match { param: stored, test: test.clone() },
+                    _ => Clause::Match {
+                        param: stored,
+                        test: test.clone(),
+                    },
                 });
             }
         }
@@ -421,13 +483,21 @@ impl Parser<'_> {
                     Ok([system, code, value]) if ![&system, &code, &value].iter().any(|s| s.is_empty()) => {
                         Test::OfType { system, code, value }
                     }
-                    _ => return Err(bad(&format!("{}:of-type", param.code), "of the form `system|code|value`")),
+                    _ => {
+                        return Err(bad(
+                            &format!("{}:of-type", param.code),
+                            "of the form `system|code|value`",
+                        ));
+                    }
                 }
             }
             (Kind::Token, Some("in")) => {
                 let set = self.options.terminology.expansion(&text(param, raw)?);
                 Test::OneOf(set.ok_or_else(|| {
-                    Issue::error("not-found", format!("the value set that `{}` names is not known here", param.code))
+                    Issue::error(
+                        "not-found",
+                        format!("the value set that `{}` names is not known here", param.code),
+                    )
                 })?)
             }
             (Kind::Token, Some(side @ ("above" | "below"))) => {
@@ -437,7 +507,11 @@ impl Parser<'_> {
                     _ => return Err(bad(&format!("{}:{side}", param.code), "of the form `system|code`")),
                 };
                 let t = self.options.terminology;
-                let set = if side == "above" { t.above(&system, &code) } else { t.below(&system, &code) };
+                let set = if side == "above" {
+                    t.above(&system, &code)
+                } else {
+                    t.below(&system, &code)
+                };
                 Test::OneOf(set.ok_or_else(|| {
                     let what = "the code that it names has no hierarchy known here";
                     Issue::error("not-found", format!("`{}:{side}`: {what}", param.code))
@@ -447,10 +521,12 @@ impl Parser<'_> {
             (Kind::Reference, modifier) => {
                 let narrowed = match modifier {
                     None => None,
-                    Some(m) => match ResourceType::from_name(m).filter(|t| param.literal && param.targets.contains(t)) {
-                        Some(t) => Some(t),
-                        None => return refused(),
-                    },
+                    Some(m) => {
+                        match ResourceType::from_name(m).filter(|t| param.literal && param.targets.contains(t)) {
+                            Some(t) => Some(t),
+                            None => return refused(),
+                        }
+                    }
                 };
                 return self.reference(param, narrowed, raw);
             }
@@ -474,25 +550,40 @@ impl Parser<'_> {
             }
             return Ok(tests);
         }
-        let below_own = value.strip_prefix(own).and_then(|r| r.strip_prefix('/')).filter(|_| !own.is_empty());
+        let below_own = value
+            .strip_prefix(own)
+            .and_then(|r| r.strip_prefix('/'))
+            .filter(|_| !own.is_empty());
         if let Some((target, id)) = local(below_own.unwrap_or(&value)) {
             if narrowed.is_some_and(|n| n != target) {
                 return Err(bad(param.code, "a reference to the type that its modifier names"));
             }
-            let here = Test::Reference { target: Some(target), id: id.to_owned() };
-            return Ok(if below_own.is_some() { vec![here, Test::Url(value)] } else { vec![here] });
+            let here = Test::Reference {
+                target: Some(target),
+                id: id.to_owned(),
+            };
+            return Ok(if below_own.is_some() {
+                vec![here, Test::Url(value)]
+            } else {
+                vec![here]
+            });
         }
         if is_id(&value) {
             let only = match &*param.targets {
                 [one] => Some(*one),
                 _ => None,
             };
-            return Ok(vec![Test::Reference { target: narrowed.or(only), id: value }]);
+            return Ok(vec![Test::Reference {
+                target: narrowed.or(only),
+                id: value,
+            }]);
         }
         let scheme = value.split(':').next().unwrap_or_default();
         let absolute = scheme.len() < value.len()
             && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         if absolute && !value.contains(char::is_whitespace) {
             return Ok(vec![Test::Url(value)]);
         }
@@ -501,40 +592,62 @@ impl Parser<'_> {
 
     /// `:below` and `:above` on a reference: the target or what is part of it, or what it is part of, by the `partof`
     /// parameter of the target's type (R4 search, 2.1.1.4.11), to the depth chains have.
-    fn hierarchy(
-        &self,
-        t: ResourceType,
-        no: ParamNo,
-        param: &Param,
-        above: bool,
-        raw: &str,
-    ) -> Result<Clause, Issue> {
+    fn hierarchy(&self, t: ResourceType, no: ParamNo, param: &Param, above: bool, raw: &str) -> Result<Clause, Issue> {
         let mut list = Vec::new();
         let mut known = false;
         for test in self.reference(param, None, raw)? {
-            let Test::Reference { target, id } = &test else { continue };
+            let Test::Reference { target, id } = &test else {
+                continue;
+            };
             for (stored, narrowed) in definition::behind(t, no) {
-                for kind in param.targets.iter().filter(|k| narrowed.or(*target).is_none_or(|n| n == **k)) {
+                for kind in param
+                    .targets
+                    .iter()
+                    .filter(|k| narrowed.or(*target).is_none_or(|n| n == **k))
+                {
                     let Some(part_of) = part_of(*kind) else { continue };
                     known = true;
-                    let itself = Test::Reference { target: Some(*kind), id: id.clone() };
+                    let itself = Test::Reference {
+                        target: Some(*kind),
+                        id: id.clone(),
+                    };
                     let mut clause = match above {
                         true => Clause::Id(vec![id.clone()]),
-                        false => Clause::Match { param: part_of, test: itself.clone() },
+                        false => Clause::Match {
+                            param: part_of,
+                            test: itself.clone(),
+                        },
                     };
                     for _ in 1..DEPTH {
                         let link = if above {
-                            Clause::Has { source: *kind, reference: part_of, clause: Box::new(clause.clone()) }
+                            Clause::Has {
+                                source: *kind,
+                                reference: part_of,
+                                clause: Box::new(clause.clone()),
+                            }
                         } else {
-                            Clause::Chain { param: part_of, targets: vec![(*kind, clause.clone())] }
+                            Clause::Chain {
+                                param: part_of,
+                                targets: vec![(*kind, clause.clone())],
+                            }
                         };
                         clause = any(vec![first(above, part_of, id, *kind), link]);
                     }
                     if above {
-                        clause = Clause::Has { source: *kind, reference: part_of, clause: Box::new(clause) };
+                        clause = Clause::Has {
+                            source: *kind,
+                            reference: part_of,
+                            clause: Box::new(clause),
+                        };
                     }
-                    list.push(Clause::Match { param: stored, test: itself });
-                    list.push(Clause::Chain { param: stored, targets: vec![(*kind, clause)] });
+                    list.push(Clause::Match {
+                        param: stored,
+                        test: itself,
+                    });
+                    list.push(Clause::Chain {
+                        param: stored,
+                        targets: vec![(*kind, clause)],
+                    });
                 }
             }
         }
@@ -543,7 +656,10 @@ impl Parser<'_> {
         } else {
             Err(Issue::error(
                 "not-supported",
-                format!("`{}` does not refer to a type with a hierarchy, so `:above` and `:below` have no meaning", param.code),
+                format!(
+                    "`{}` does not refer to a type with a hierarchy, so `:above` and `:below` have no meaning",
+                    param.code
+                ),
             ))
         }
     }
@@ -567,7 +683,10 @@ impl Parser<'_> {
 }
 
 fn not_offered(code: &str) -> Issue {
-    Issue::error("not-supported", format!("`{}` is not offered by this server", shown(code)))
+    Issue::error(
+        "not-supported",
+        format!("`{}` is not offered by this server", shown(code)),
+    )
 }
 
 /// The last link of a hierarchy.
@@ -575,7 +694,13 @@ fn first(above: bool, part_of: ParamNo, id: &str, kind: ResourceType) -> Clause 
     if above {
         Clause::Id(vec![id.to_owned()])
     } else {
-        Clause::Match { param: part_of, test: Test::Reference { target: Some(kind), id: id.to_owned() } }
+        Clause::Match {
+            param: part_of,
+            test: Test::Reference {
+                target: Some(kind),
+                id: id.to_owned(),
+            },
+        }
     }
 }
 
@@ -601,7 +726,10 @@ fn not(c: Clause) -> Clause {
 /// The parameter has a value.
 fn present(t: ResourceType, no: ParamNo) -> Clause {
     match definition::param(t, no).map(|p| &p.storage) {
-        Some(Storage::Stored | Storage::Tuple(_)) => Clause::Missing { param: no, missing: false },
+        Some(Storage::Stored | Storage::Tuple(_)) => Clause::Missing {
+            param: no,
+            missing: false,
+        },
         Some(Storage::Alias { of, .. }) => present(t, *of),
         Some(Storage::Union(list)) => any(list.iter().map(|(n, _)| present(t, *n)).collect()),
         Some(Storage::Root(list)) => Clause::All(list.iter().map(|n| present(t, *n)).collect()),
@@ -621,19 +749,30 @@ fn components<'r>(
     }
     let values = split(raw, '$');
     if values.len() != parts.len() {
-        return Err(bad(param.code, &format!("{} components with `$` between them", parts.len())));
+        return Err(bad(
+            param.code,
+            &format!("{} components with `$` between them", parts.len()),
+        ));
     }
     Ok(parts.iter().copied().zip(values).collect())
 }
 
 fn text(param: &Param, raw: &str) -> Result<String, Issue> {
-    if raw.is_empty() { Err(bad(param.code, "there: it is empty")) } else { Ok(unescape(raw)) }
+    if raw.is_empty() {
+        Err(bad(param.code, "there: it is empty"))
+    } else {
+        Ok(unescape(raw))
+    }
 }
 
 fn folded(param: &Param, raw: &str) -> Result<String, Issue> {
     let folded = fold(&unescape(raw));
     // Nothing but combining marks would be a prefix of every value.
-    if folded.is_empty() { Err(bad(param.code, "a text with at least one letter")) } else { Ok(folded) }
+    if folded.is_empty() {
+        Err(bad(param.code, "a text with at least one letter"))
+    } else {
+        Ok(folded)
+    }
 }
 
 fn token(param: &Param, raw: &str) -> Result<TokenTest, Issue> {
@@ -680,7 +819,10 @@ fn prefix<'r>(param: &Param, raw: &'r str) -> Result<(Prefix, &'r str), Issue> {
         "eb" => Prefix::Eb,
         "ap" => Prefix::Ap,
         _ => {
-            return Err(bad(param.code, "one with a known prefix (`eq ne gt lt ge le sa eb ap`)"));
+            return Err(bad(
+                param.code,
+                "one with a known prefix (`eq ne gt lt ge le sa eb ap`)",
+            ));
         }
     };
     Ok((prefix, rest))
@@ -694,7 +836,12 @@ fn number(param: &Param, raw: &str) -> Result<NumberTest, Issue> {
         Prefix::Ap => (d.value - d.value.abs() / 10.0, d.value + d.value.abs() / 10.0),
         _ => (d.lo, d.hi),
     };
-    Ok(NumberTest { prefix, value: d.value, lo, hi })
+    Ok(NumberTest {
+        prefix,
+        value: d.value,
+        lo,
+        hi,
+    })
 }
 
 fn quantity(param: &Param, raw: &str) -> Result<Test, Issue> {
@@ -705,7 +852,11 @@ fn quantity(param: &Param, raw: &str) -> Result<Test, Issue> {
         _ => return Err(bad(param.code, "a number, `number|system|code` or `number||unit`")),
     };
     let filled = |s: &str| (!s.is_empty()).then(|| unescape(s));
-    Ok(Test::Quantity { number: number(param, value)?, system: filled(system), code: filled(code) })
+    Ok(Test::Quantity {
+        number: number(param, value)?,
+        system: filled(system),
+        code: filled(code),
+    })
 }
 
 fn sort(t: ResourceType, value: &str) -> Result<Vec<SortKey>, Issue> {
@@ -719,7 +870,10 @@ fn sort(t: ResourceType, value: &str) -> Result<Vec<SortKey>, Issue> {
             (Storage::Column(Column::LastUpdated), _) => SortBy::LastUpdated,
             (_, [(one, _)]) if param.kind != Kind::Composite => SortBy::Param(*one),
             _ => {
-                return Err(Issue::error("not-supported", format!("matches cannot be sorted by `{code}`")));
+                return Err(Issue::error(
+                    "not-supported",
+                    format!("matches cannot be sorted by `{code}`"),
+                ));
             }
         };
         keys.push(SortKey { by, descending });
@@ -733,7 +887,12 @@ fn include(t: ResourceType, name: &str, value: &str) -> Result<Vec<Include>, Iss
     let iterate = name.ends_with(":iterate");
     let mut parts = value.split(':');
     let (source, code, target) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-    let form = || bad(name, "of the form `Type:parameter`, `Type:parameter:Target`, `Type:*` or `*`");
+    let form = || {
+        bad(
+            name,
+            "of the form `Type:parameter`, `Type:parameter:Target`, `Type:*` or `*`",
+        )
+    };
     if parts.next().is_some() {
         return Err(form());
     }
@@ -745,7 +904,9 @@ fn include(t: ResourceType, name: &str, value: &str) -> Result<Vec<Include>, Iss
     let wanted = target.or((reverse && !iterate).then_some(t));
     if source == "*" && code.is_none() {
         let sources = ResourceType::all().filter(|s| reverse || iterate || *s == t);
-        return Ok(sources.filter_map(|s| every(s, reverse, iterate, target, wanted)).collect());
+        return Ok(sources
+            .filter_map(|s| every(s, reverse, iterate, target, wanted))
+            .collect());
     }
     let source = ResourceType::from_name(source).ok_or_else(form)?;
     match code {
@@ -755,7 +916,10 @@ fn include(t: ResourceType, name: &str, value: &str) -> Result<Vec<Include>, Iss
             let (no, param) = definition::find(source, code).ok_or_else(reference)?;
             if param.kind != Kind::Reference || wanted.is_some_and(|w| !param.targets.contains(&w)) {
                 let to = wanted.map_or("another resource", ResourceType::name);
-                return Err(Issue::error("value", format!("`{}` of {source} does not refer to {to}", param.code)));
+                return Err(Issue::error(
+                    "value",
+                    format!("`{}` of {source} does not refer to {to}", param.code),
+                ));
             }
             let views = definition::behind(source, no).into_iter();
             let views = views.map(|(param, narrowed)| (param, target.or(narrowed)));
@@ -763,7 +927,13 @@ fn include(t: ResourceType, name: &str, value: &str) -> Result<Vec<Include>, Iss
             for (param, target) in views {
                 match list.iter_mut().find(|i| i.target == target) {
                     Some(i) => i.params.push(param),
-                    None => list.push(Include { reverse, iterate, source, params: vec![param], target }),
+                    None => list.push(Include {
+                        reverse,
+                        iterate,
+                        source,
+                        params: vec![param],
+                        target,
+                    }),
                 }
             }
             Ok(list)
@@ -787,7 +957,13 @@ fn every(
         .filter(|(_, p)| wanted.is_none_or(|w| p.targets.contains(&w)))
         .map(|(i, _)| ParamNo(i as u16))
         .collect();
-    (!params.is_empty()).then_some(Include { reverse, iterate, source, params, target })
+    (!params.is_empty()).then_some(Include {
+        reverse,
+        iterate,
+        source,
+        params,
+        target,
+    })
 }
 
 /// Splits at a sign that has no `\` before it (R4 search, 2.1.1.4.2); the parts stay escaped.

@@ -81,7 +81,9 @@ impl Reader<'_> {
     fn word(&mut self, word: &str) -> bool {
         self.space();
         let rest = self.rest();
-        let whole = rest.strip_prefix(word).is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        let whole = rest
+            .strip_prefix(word)
+            .is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_alphanumeric()));
         if whole {
             self.at += word.len();
         }
@@ -91,7 +93,9 @@ impl Reader<'_> {
     fn name(&mut self) -> Result<String, PathError> {
         self.space();
         let rest = self.rest();
-        let n = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let n = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
         let name = rest.get(..n).unwrap_or_default();
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return Err(PathError(self.at));
@@ -102,7 +106,11 @@ impl Reader<'_> {
     }
 
     fn need(&mut self, sign: &str) -> Result<(), PathError> {
-        if self.take(sign) { Ok(()) } else { Err(PathError(self.at)) }
+        if self.take(sign) {
+            Ok(())
+        } else {
+            Err(PathError(self.at))
+        }
     }
 
     fn and(&mut self) -> Result<Expr, PathError> {
@@ -151,7 +159,11 @@ impl Reader<'_> {
         loop {
             if self.take(".") {
                 let name = self.name()?;
-                e = if self.take("(") { self.call(e, &name)? } else { Expr::Member(Box::new(e), name) };
+                e = if self.take("(") {
+                    self.call(e, &name)?
+                } else {
+                    Expr::Member(Box::new(e), name)
+                };
             } else if self.take("[") {
                 let digits: String = self.rest().chars().take_while(char::is_ascii_digit).collect();
                 let n = digits.parse().map_err(|_| PathError(self.at))?;
@@ -201,7 +213,11 @@ impl Reader<'_> {
             return Ok(Expr::Bool(false));
         }
         let name = self.name()?;
-        if self.take("(") { self.call(Expr::This, &name) } else { Ok(Expr::Name(name)) }
+        if self.take("(") {
+            self.call(Expr::This, &name)
+        } else {
+            Ok(Expr::Name(name))
+        }
     }
 }
 
@@ -258,10 +274,19 @@ mod tests {
         for (text, tree) in [
             ("Patient.name.family", "Patient.name.family"),
             ("A.b as C | (D.e as F).g", "(as(A.b, C) | as(D.e, F).g)"),
-            ("A.b.where(resolve() is Patient)", "where(A.b, is(resolve($this), Patient))"),
-            ("A.b.where(system='phone') | A.c[0].d", "(where(A.b, (system = 'phone')) | A.c[0].d)"),
+            (
+                "A.b.where(resolve() is Patient)",
+                "where(A.b, is(resolve($this), Patient))",
+            ),
+            (
+                "A.b.where(system='phone') | A.c[0].d",
+                "(where(A.b, (system = 'phone')) | A.c[0].d)",
+            ),
             ("P.d.exists() and P.d != false", "(exists(P.d) and (P.d != false))"),
-            ("value.as(Quantity) | value.ofType(Range)", "(as(value, Quantity) | as(value, Range))"),
+            (
+                "value.as(Quantity) | value.ofType(Range)",
+                "(as(value, Quantity) | as(value, Range))",
+            ),
             ("%resource.x.y", "%resource.x.y"),
             ("A.assertion.andMore", "A.assertion.andMore"),
         ] {
@@ -271,7 +296,19 @@ mod tests {
 
     #[test]
     fn what_is_outside_the_subset_is_refused() {
-        for text in ["", "A.b.first()", "A +1", "A.b)", "(A", "A.b[x]", "A.where(b", "A..b", "'open", "A as", "A.b[99999999999999999999]"] {
+        for text in [
+            "",
+            "A.b.first()",
+            "A +1",
+            "A.b)",
+            "(A",
+            "A.b[x]",
+            "A.where(b",
+            "A..b",
+            "'open",
+            "A as",
+            "A.b[99999999999999999999]",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         assert!(parse(&"(".repeat(100_000)).is_err());

@@ -95,7 +95,12 @@ pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).nfkd().filter(|c| !is_combining_mark(*c)).collect()
+    text.nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .flat_map(char::to_lowercase)
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .collect()
 }
 
 impl Term<'_> {
@@ -104,26 +109,45 @@ impl Term<'_> {
     pub fn into_owned(self) -> Term<'static> {
         let own = |c: Cow<'_, str>| Cow::<'static, str>::Owned(c.into_owned());
         match self {
-            Term::Token { system, code } => Term::Token { system: system.map(own), code: own(code) },
+            Term::Token { system, code } => Term::Token {
+                system: system.map(own),
+                code: own(code),
+            },
             Term::Text(t) => Term::Text(own(t)),
-            Term::OfType { system, code, value } => {
-                Term::OfType { system: own(system), code: own(code), value: own(value) }
-            }
+            Term::OfType { system, code, value } => Term::OfType {
+                system: own(system),
+                code: own(code),
+                value: own(value),
+            },
             Term::Str(s) => Term::Str(own(s)),
             Term::Reference { target, id } => Term::Reference { target, id: own(id) },
             Term::Url(u) => Term::Url(own(u)),
-            Term::ReferenceIdentifier { system, value } => {
-                Term::ReferenceIdentifier { system: system.map(own), value: own(value) }
-            }
+            Term::ReferenceIdentifier { system, value } => Term::ReferenceIdentifier {
+                system: system.map(own),
+                value: own(value),
+            },
             Term::Date { lo, hi } => Term::Date { lo, hi },
             Term::Number { lo, hi } => Term::Number { lo, hi },
-            Term::Quantity { lo, hi, system, code, unit } => {
-                Term::Quantity { lo, hi, system: system.map(own), code: code.map(own), unit: unit.map(own) }
-            }
+            Term::Quantity {
+                lo,
+                hi,
+                system,
+                code,
+                unit,
+            } => Term::Quantity {
+                lo,
+                hi,
+                system: system.map(own),
+                code: code.map(own),
+                unit: unit.map(own),
+            },
             Term::Uri(u) => Term::Uri(own(u)),
-            Term::Tuple(parts) => {
-                Term::Tuple(parts.into_iter().map(|p| p.into_iter().map(Term::into_owned).collect()).collect())
-            }
+            Term::Tuple(parts) => Term::Tuple(
+                parts
+                    .into_iter()
+                    .map(|p| p.into_iter().map(Term::into_owned).collect())
+                    .collect(),
+            ),
         }
     }
 }
@@ -132,6 +156,8 @@ impl Extracted<'_> {
     /// A copy that borrows nothing.
     #[must_use]
     pub fn into_owned(self) -> Extracted<'static> {
-        Extracted { terms: self.terms.into_iter().map(|(p, t)| (p, t.into_owned())).collect() }
+        Extracted {
+            terms: self.terms.into_iter().map(|(p, t)| (p, t.into_owned())).collect(),
+        }
     }
 }

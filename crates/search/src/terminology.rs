@@ -58,13 +58,20 @@ fn tables() -> &'static Tables {
             // The data is part of the program; a test reads all of it.
             _ => "",
         };
-        let mut t = Tables { systems: Vec::new(), sets: Vec::new() };
+        let mut t = Tables {
+            systems: Vec::new(),
+            sets: Vec::new(),
+        };
         for line in text.lines() {
             let mut f = line.split('\t');
             match (f.next(), f.next(), f.next()) {
                 (Some("S"), Some(url), _) => t.systems.push(System { url, codes: Vec::new() }),
                 (Some("c"), Some(code), parents) => {
-                    let parents = parents.unwrap_or_default().split(' ').filter_map(|p| p.parse().ok()).collect();
+                    let parents = parents
+                        .unwrap_or_default()
+                        .split(' ')
+                        .filter_map(|p| p.parse().ok())
+                        .collect();
                     if let Some(s) = t.systems.last_mut() {
                         s.codes.push((code, parents));
                     }
@@ -88,7 +95,9 @@ impl System {
     }
 
     fn pair(&self, place: usize) -> Option<(String, String)> {
-        self.codes.get(place).map(|(c, _)| (self.url.to_owned(), (*c).to_owned()))
+        self.codes
+            .get(place)
+            .map(|(c, _)| (self.url.to_owned(), (*c).to_owned()))
     }
 
     fn pairs(&self, places: impl IntoIterator<Item = usize>) -> Codes {
@@ -197,7 +206,11 @@ pub fn expand(value_set: &Value<'_>, known: &dyn Terminology) -> Option<Codes> {
 
 /// The codes of an expansion, if it is not just a page of one.
 fn expansion(expansion: &Value<'_>) -> Option<HashSet<(String, String)>> {
-    let number = |name: &str| expansion.get(name).map_or(Some(0), |n| n.as_number()?.parse::<usize>().ok());
+    let number = |name: &str| {
+        expansion
+            .get(name)
+            .map_or(Some(0), |n| n.as_number()?.parse::<usize>().ok())
+    };
     let mut out = HashSet::new();
     listed(expansion.get("contains")?, &mut out, 0)?;
     (number("offset")? == 0 && number("total")? <= out.len()).then_some(out)
@@ -231,7 +244,12 @@ fn component(part: &Value<'_>, known: &dyn Terminology) -> Option<HashSet<(Strin
     }
     if let Some(system) = part.str("system") {
         if let Some(concepts) = part.get("concept").and_then(Value::items) {
-            narrow(concepts.iter().filter_map(|c| Some((system.to_owned(), c.str("code")?.to_owned()))).collect());
+            narrow(
+                concepts
+                    .iter()
+                    .filter_map(|c| Some((system.to_owned(), c.str("code")?.to_owned())))
+                    .collect(),
+            );
         } else {
             let mut codes = known.system(system)?.as_ref().clone();
             for f in part.get("filter").and_then(Value::items).unwrap_or_default() {
@@ -268,7 +286,13 @@ mod tests {
             assert!(!Hl7.expansion(url).unwrap().is_empty(), "{url}");
         }
         for s in &tables().systems {
-            assert!(s.codes.iter().all(|(_, parents)| parents.iter().all(|p| *p < s.codes.len())), "{}", s.url);
+            assert!(
+                s.codes
+                    .iter()
+                    .all(|(_, parents)| parents.iter().all(|p| *p < s.codes.len())),
+                "{}",
+                s.url
+            );
         }
     }
 
@@ -277,10 +301,17 @@ mod tests {
         let gender = "http://hl7.org/fhir/ValueSet/administrative-gender";
         assert_eq!(codes(Hl7.expansion(gender)), ["female", "male", "other", "unknown"]);
         assert_eq!(codes(Hl7.expansion(&format!("{gender}|4.0.1"))).len(), 4);
-        assert!(Hl7.expansion("http://hl7.org/fhir/ValueSet/observation-codes").is_none(), "LOINC is not ours");
+        assert!(
+            Hl7.expansion("http://hl7.org/fhir/ValueSet/observation-codes")
+                .is_none(),
+            "LOINC is not ours"
+        );
         let act = "http://terminology.hl7.org/CodeSystem/v3-ActCode";
         assert!(codes(Hl7.below(act, "_ActEncounterCode")).contains(&"AMB".to_owned()));
-        assert_eq!(codes(Hl7.above(act, "AMB")), ["AMB", "_ActCareProvisionCode", "_ActEncounterCode"]);
+        assert_eq!(
+            codes(Hl7.above(act, "AMB")),
+            ["AMB", "_ActCareProvisionCode", "_ActEncounterCode"]
+        );
         assert!(Hl7.below(act, "no such code").is_none());
         assert!(Hl7.below("http://loinc.org", "8302-2").is_none());
     }
@@ -289,16 +320,20 @@ mod tests {
     fn stored_sets_expand_or_are_unknown() {
         let set = |text: &str| expand(&json::parse(text).unwrap(), &Hl7);
         assert_eq!(
-            codes(set(r#"{"compose":{"include":[{"system":"urn:x","concept":[{"code":"a"},{"code":"b"}]},
+            codes(set(
+                r#"{"compose":{"include":[{"system":"urn:x","concept":[{"code":"a"},{"code":"b"}]},
               {"valueSet":["http://hl7.org/fhir/ValueSet/administrative-gender"]}],
-              "exclude":[{"system":"urn:x","concept":[{"code":"b"}]}]}}"#)),
+              "exclude":[{"system":"urn:x","concept":[{"code":"b"}]}]}}"#
+            )),
             ["a", "female", "male", "other", "unknown"]
         );
         let act = r#""system":"http://terminology.hl7.org/CodeSystem/v3-ActCode","filter":[{"property":"concept","op":"descendent-of","value":"_ActEncounterCode"}]"#;
         let classes = codes(set(&format!(r#"{{"compose":{{"include":[{{{act}}}]}}}}"#)));
         assert!(classes.contains(&"IMP".to_owned()) && !classes.contains(&"_ActEncounterCode".to_owned()));
         assert_eq!(
-            codes(set(r#"{"expansion":{"contains":[{"code":"top","abstract":true,"contains":[{"system":"s","code":"x"}]}]}}"#)),
+            codes(set(
+                r#"{"expansion":{"contains":[{"code":"top","abstract":true,"contains":[{"system":"s","code":"x"}]}]}}"#
+            )),
             ["x"]
         );
         for unknown in [
@@ -317,7 +352,10 @@ mod tests {
         let one: Codes = Arc::new(HashSet::from([("s".to_owned(), "c".to_owned())]));
         let t = Stored(|url: &str| (url == "ValueSet/mine").then(|| one.clone()));
         assert_eq!(codes(t.expansion("ValueSet/mine")), ["c"]);
-        assert_eq!(codes(t.expansion("http://hl7.org/fhir/ValueSet/administrative-gender")).len(), 4);
+        assert_eq!(
+            codes(t.expansion("http://hl7.org/fhir/ValueSet/administrative-gender")).len(),
+            4
+        );
         assert!(t.expansion("ValueSet/other").is_none());
     }
 }

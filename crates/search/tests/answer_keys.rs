@@ -1,6 +1,11 @@
 //! The 576 queries whose answers were computed without a search engine: parsing, extraction and index together.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 mod common;
 
@@ -16,7 +21,11 @@ use std::collections::{BTreeMap, HashSet};
 fn load(shared: &std::path::Path, bundles: usize) -> (Index, u64) {
     let parts = ["part-00.ndjson.zst", "part-01.ndjson.zst"];
     let folder = shared.join("data/synthea/v2.4-r4-2019");
-    let lines: Vec<String> = parts.iter().flat_map(|p| common::lines(&folder.join(p))).take(bundles).collect();
+    let lines: Vec<String> = parts
+        .iter()
+        .flat_map(|p| common::lines(&folder.join(p)))
+        .take(bundles)
+        .collect();
     let mut index = Index::new([7; 16]);
     let mut seen = HashSet::new();
     let mut rid = 0;
@@ -56,7 +65,13 @@ fn all_answers_are_right() {
     let bundles = dataset.get("bundles").unwrap().as_number().unwrap().parse().unwrap();
     let (index, visible) = load(&shared, bundles);
     let counts = dataset.get("resources_after_dedup").unwrap().members().unwrap();
-    assert_eq!(visible, counts.iter().map(|(_, n)| n.as_number().unwrap().parse::<u64>().unwrap()).sum::<u64>());
+    assert_eq!(
+        visible,
+        counts
+            .iter()
+            .map(|(_, n)| n.as_number().unwrap().parse::<u64>().unwrap())
+            .sum::<u64>()
+    );
 
     let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let cases = common::lines(&shared.join("data/search/cases.ndjson.zst"));
@@ -65,19 +80,34 @@ fn all_answers_are_right() {
         let case = json::parse(case).unwrap();
         if let Err(why) = answer(&index, visible, &case) {
             let text = format!("{}: {why}", case.str("query").unwrap());
-            wrong.entry(case.str("kind").unwrap().to_owned()).or_default().push(text);
+            wrong
+                .entry(case.str("kind").unwrap().to_owned())
+                .or_default()
+                .push(text);
         }
     }
-    assert!(wrong.is_empty(), "{} of 576 wrong: {wrong:#?}", wrong.values().map(Vec::len).sum::<usize>());
+    assert!(
+        wrong.is_empty(),
+        "{} of 576 wrong: {wrong:#?}",
+        wrong.values().map(Vec::len).sum::<usize>()
+    );
 }
 
 fn answer(index: &Index, visible: u64, case: &json::Value<'_>) -> Result<(), String> {
     let text = case.str("query").unwrap().replace("%2B", "+");
     let (t, rest) = text.split_once('?').unwrap();
     let t = ResourceType::from_name(t).unwrap();
-    let list: Vec<(String, String)> =
-        rest.split('&').filter_map(|p| p.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-    let options = Options { lenient: false, now: Timestamp(0), base_url: "http://here/fhir", terminology: &Hl7 };
+    let list: Vec<(String, String)> = rest
+        .split('&')
+        .filter_map(|p| p.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect();
+    let options = Options {
+        lenient: false,
+        now: Timestamp(0),
+        base_url: "http://here/fhir",
+        terminology: &Hl7,
+    };
     let query = parse(t, &list, &options).map_err(|e| format!("{e:?}"))?;
 
     // Small pages, so that going on after a cursor is tested by the same answers.
@@ -86,7 +116,11 @@ fn answer(index: &Index, visible: u64, case: &json::Value<'_>) -> Result<(), Str
     let mut after = None;
     loop {
         let page = index.search(&query, visible, &|_| true, after.as_ref(), limits);
-        found.extend(page.matches.iter().map(|v| index.id_of(v.resource_type, v.rid).unwrap()));
+        found.extend(
+            page.matches
+                .iter()
+                .map(|v| index.id_of(v.resource_type, v.rid).unwrap()),
+        );
         after = page.next;
         if after.is_none() {
             break;
@@ -117,7 +151,10 @@ fn sha256(data: &[u8]) -> String {
     padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
     padded.extend((data.len() as u64 * 8).to_be_bytes());
     for block in padded.chunks(64) {
-        let mut w: Vec<u32> = block.chunks(4).map(|b| u32::from_be_bytes(b.try_into().unwrap())).collect();
+        let mut w: Vec<u32> = block
+            .chunks(4)
+            .map(|b| u32::from_be_bytes(b.try_into().unwrap()))
+            .collect();
         for i in 16..64 {
             let s0 = w[i - 15].rotate_right(7) ^ w[i - 15].rotate_right(18) ^ (w[i - 15] >> 3);
             let s1 = w[i - 2].rotate_right(17) ^ w[i - 2].rotate_right(19) ^ (w[i - 2] >> 10);
@@ -127,7 +164,11 @@ fn sha256(data: &[u8]) -> String {
         for i in 0..64 {
             let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
             let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
-            let t1 = v[7].wrapping_add(s1).wrapping_add(choice).wrapping_add(k[i]).wrapping_add(w[i]);
+            let t1 = v[7]
+                .wrapping_add(s1)
+                .wrapping_add(choice)
+                .wrapping_add(k[i])
+                .wrapping_add(w[i]);
             let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
             let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
             v.rotate_right(1);
@@ -141,5 +182,8 @@ fn sha256(data: &[u8]) -> String {
 
 #[test]
 fn the_hash_is_sha_256() {
-    assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_eq!(
+        sha256(b"abc"),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
 }

@@ -27,7 +27,9 @@ fn value(t: &Term<'_>) -> String {
     let day = |ms: i64| match ms {
         i64::MIN => "..".to_owned(),
         i64::MAX => "..".to_owned(),
-        ms => keepwell_model::time::Timestamp(ms).to_string().replace("T00:00:00.000Z", ""),
+        ms => keepwell_model::time::Timestamp(ms)
+            .to_string()
+            .replace("T00:00:00.000Z", ""),
     };
     match t {
         Term::Token { system, code } => format!("{}|{code}", or(system)),
@@ -39,7 +41,13 @@ fn value(t: &Term<'_>) -> String {
         Term::ReferenceIdentifier { system, value } => format!("identifier {}|{value}", or(system)),
         Term::Date { lo, hi } => format!("{} to {}", day(*lo), day(*hi)),
         Term::Number { lo, hi } => format!("{lo}..{hi}"),
-        Term::Quantity { lo, hi, system, code, unit } => {
+        Term::Quantity {
+            lo,
+            hi,
+            system,
+            code,
+            unit,
+        } => {
             format!("{lo}..{hi} {}|{}|{}", or(system), or(code), or(unit))
         }
         Term::Uri(s) => format!("uri {s}"),

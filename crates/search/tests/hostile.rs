@@ -10,7 +10,12 @@ use keepwell_search::terminology::Hl7;
 use proptest::prelude::*;
 
 fn options() -> Options<'static> {
-    Options { lenient: false, now: Timestamp(0), base_url: "http://here/fhir", terminology: &Hl7 }
+    Options {
+        lenient: false,
+        now: Timestamp(0),
+        base_url: "http://here/fhir",
+        terminology: &Hl7,
+    }
 }
 
 fn any_type() -> impl Strategy<Value = ResourceType> {
@@ -20,10 +25,38 @@ fn any_type() -> impl Strategy<Value = ResourceType> {
 /// A parameter of the type, with modifiers, chains and reverse chains that may or may not make sense.
 fn any_name() -> impl Strategy<Value = (ResourceType, String)> {
     let modifier = prop::sample::select(vec![
-        "", "", "", ":missing", ":exact", ":contains", ":text", ":not", ":above", ":below", ":in", ":not-in", ":of-type",
-        ":identifier", ":Patient", ":iterate", ":", "::", ".", ".family", ":Patient.name", "._id", ".code",
+        "",
+        "",
+        "",
+        ":missing",
+        ":exact",
+        ":contains",
+        ":text",
+        ":not",
+        ":above",
+        ":below",
+        ":in",
+        ":not-in",
+        ":of-type",
+        ":identifier",
+        ":Patient",
+        ":iterate",
+        ":",
+        "::",
+        ".",
+        ".family",
+        ":Patient.name",
+        "._id",
+        ".code",
     ]);
-    let prefix = prop::sample::select(vec!["", "", "", "_has:Observation:patient:", "_has:", "_has:Encounter:subject:"]);
+    let prefix = prop::sample::select(vec![
+        "",
+        "",
+        "",
+        "_has:Observation:patient:",
+        "_has:",
+        "_has:Encounter:subject:",
+    ]);
     (any_type(), any::<prop::sample::Index>(), prefix, modifier).prop_map(|(t, i, prefix, modifier)| {
         let list = definition::params(t);
         let code = list.get(i.index(list.len())).map_or("", |p| p.code);
@@ -49,9 +82,39 @@ fn any_json() -> impl Strategy<Value = String> {
         any_value().prop_map(|s| quoted(&s)),
     ];
     let member = prop::sample::select(vec![
-        "name", "family", "coding", "system", "code", "value", "valueQuantity", "reference", "subject", "identifier", "type",
-        "text", "period", "start", "end", "effectiveDateTime", "component", "event", "repeat", "boundsPeriod", "meta", "tag",
-        "telecom", "origin", "data", "low", "high", "entry", "resource", "resourceType", "birthDate", "address", "display",
+        "name",
+        "family",
+        "coding",
+        "system",
+        "code",
+        "value",
+        "valueQuantity",
+        "reference",
+        "subject",
+        "identifier",
+        "type",
+        "text",
+        "period",
+        "start",
+        "end",
+        "effectiveDateTime",
+        "component",
+        "event",
+        "repeat",
+        "boundsPeriod",
+        "meta",
+        "tag",
+        "telecom",
+        "origin",
+        "data",
+        "low",
+        "high",
+        "entry",
+        "resource",
+        "resourceType",
+        "birthDate",
+        "address",
+        "display",
     ]);
     leaf.prop_recursive(5, 60, 6, move |inner| {
         prop_oneof![

@@ -1,6 +1,11 @@
 //! The index against a plain scan of all rows, under random writes, erasures and questions.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_arguments, reason = "a test program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    reason = "a test program"
+)]
 
 mod index_oracle;
 
@@ -49,15 +54,29 @@ const NUMBER: ParamNo = ParamNo(6);
 const URI: ParamNo = ParamNo(7);
 const URL: ParamNo = ParamNo(8);
 const TUPLE: ParamNo = ParamNo(9);
-const ALL: [ParamNo; 10] =
-    [TOKEN, STRING, REFERENCE, OTHER_REFERENCE, DATE, QUANTITY, NUMBER, URI, URL, TUPLE];
+const ALL: [ParamNo; 10] = [
+    TOKEN,
+    STRING,
+    REFERENCE,
+    OTHER_REFERENCE,
+    DATE,
+    QUANTITY,
+    NUMBER,
+    URI,
+    URL,
+    TUPLE,
+];
 
 const SYSTEMS: [&str; 3] = ["http://loinc.org", "urn:s", ""];
 const CODES: [&str; 5] = ["a", "b", "final", "8480-6", "x|y"];
 const TEXTS: [&str; 7] = ["Müller", "muller", "MULLIGAN", "Straße", "Ann", "anna", "Zoë 12"];
 const URIS: [&str; 6] = [
-    "http://acme.org/fhir", "http://acme.org/fhir/ValueSet", "http://acme.org/fhir/ValueSet/1", "http://acme.org/fhirx",
-    "urn:oid:1.2", "http://acme.org/fhir/ValueSet/1|2.0",
+    "http://acme.org/fhir",
+    "http://acme.org/fhir/ValueSet",
+    "http://acme.org/fhir/ValueSet/1",
+    "http://acme.org/fhirx",
+    "urn:oid:1.2",
+    "http://acme.org/fhir/ValueSet/1|2.0",
 ];
 const UNITS: [(Option<&str>, Option<&str>, Option<&str>); 4] = [
     (Some("http://unitsofmeasure.org"), Some("mg"), Some("mg")),
@@ -66,8 +85,14 @@ const UNITS: [(Option<&str>, Option<&str>, Option<&str>); 4] = [
     (None, None, None),
 ];
 const IDS: [&str; 8] = [
-    "p1", "p2", "0a1b2c3d-4e5f-6789-abcd-ef0123456789", "0a1b2c3d-4e5f-6789-abcd-ef0123456780", "a-longer-id.of-20-chars",
-    "o7", "A", "z",
+    "p1",
+    "p2",
+    "0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+    "0a1b2c3d-4e5f-6789-abcd-ef0123456780",
+    "a-longer-id.of-20-chars",
+    "o7",
+    "A",
+    "z",
 ];
 const DAY: i64 = 86_400_000;
 
@@ -82,7 +107,14 @@ fn date_range(r: &mut Rng) -> (i64, i64) {
         _ => 1_500_000_000_000 / DAY * DAY + r.below(60) as i64 * DAY + [0, 1, 43_200_000][r.below(3)],
     };
     let length = [0, 1, 1000, 60_000, DAY, 3 * DAY + 1, 31 * DAY, 400 * DAY, 5000 * DAY][r.below(9)];
-    (lo, if r.chance(8) { i64::MAX } else { lo.saturating_add(length) })
+    (
+        lo,
+        if r.chance(8) {
+            i64::MAX
+        } else {
+            lo.saturating_add(length)
+        },
+    )
 }
 
 fn number_range(r: &mut Rng) -> (f64, f64) {
@@ -96,13 +128,22 @@ fn number_range(r: &mut Rng) -> (f64, f64) {
 
 fn token(r: &mut Rng) -> Term<'static> {
     let system = Some(r.pick(&SYSTEMS)).filter(|s| !s.is_empty());
-    Term::Token { system: system.map(Into::into), code: r.pick(&CODES).into() }
+    Term::Token {
+        system: system.map(Into::into),
+        code: r.pick(&CODES).into(),
+    }
 }
 
 fn quantity(r: &mut Rng) -> Term<'static> {
     let (lo, hi) = number_range(r);
     let (system, code, unit) = UNITS[r.below(4)];
-    Term::Quantity { lo, hi, system: system.map(Into::into), code: code.map(Into::into), unit: unit.map(Into::into) }
+    Term::Quantity {
+        lo,
+        hi,
+        system: system.map(Into::into),
+        code: code.map(Into::into),
+        unit: unit.map(Into::into),
+    }
 }
 
 fn date(r: &mut Rng) -> Term<'static> {
@@ -111,7 +152,10 @@ fn date(r: &mut Rng) -> Term<'static> {
 }
 
 fn reference(r: &mut Rng) -> Term<'static> {
-    Term::Reference { target: types()[r.below(3)], id: r.pick(&IDS).into() }
+    Term::Reference {
+        target: types()[r.below(3)],
+        id: r.pick(&IDS).into(),
+    }
 }
 
 fn term(r: &mut Rng, param: ParamNo) -> Term<'static> {
@@ -174,13 +218,22 @@ fn prefix(r: &mut Rng) -> Prefix {
 
 fn date_test(r: &mut Rng) -> DateTest {
     let (lo, hi) = date_range(r);
-    DateTest { prefix: prefix(r), lo, hi }
+    DateTest {
+        prefix: prefix(r),
+        lo,
+        hi,
+    }
 }
 
 fn number_test(r: &mut Rng) -> NumberTest {
     let value = number_range(r).1;
     let width = [0.0, 0.05, 0.5, 10.0][r.below(4)];
-    NumberTest { prefix: prefix(r), value, lo: value - width, hi: value + width }
+    NumberTest {
+        prefix: prefix(r),
+        value,
+        lo: value - width,
+        hi: value + width,
+    }
 }
 
 fn token_test(r: &mut Rng) -> TokenTest {
@@ -207,7 +260,9 @@ fn test(r: &mut Rng, param: ParamNo) -> Test {
                 value: r.pick(&CODES).into(),
             },
             2 => Test::OneOf(Arc::new(
-                (0..r.below(4)).map(|_| (r.pick(&SYSTEMS).to_owned(), r.pick(&CODES).to_owned())).collect(),
+                (0..r.below(4))
+                    .map(|_| (r.pick(&SYSTEMS).to_owned(), r.pick(&CODES).to_owned()))
+                    .collect(),
             )),
             _ => Test::Token(token_test(r)),
         },
@@ -222,8 +277,14 @@ fn test(r: &mut Rng, param: ParamNo) -> Test {
         REFERENCE | OTHER_REFERENCE => match r.below(6) {
             0 => Test::Url(r.pick(&URIS).into()),
             1 => Test::ReferenceIdentifier(token_test(r)),
-            2 => Test::Reference { target: None, id: r.pick(&IDS).into() },
-            _ => Test::Reference { target: Some(types()[r.below(3)]), id: r.pick(&IDS).into() },
+            2 => Test::Reference {
+                target: None,
+                id: r.pick(&IDS).into(),
+            },
+            _ => Test::Reference {
+                target: Some(types()[r.below(3)]),
+                id: r.pick(&IDS).into(),
+            },
         },
         DATE => Test::Date(date_test(r)),
         QUANTITY => {
@@ -248,7 +309,10 @@ fn test(r: &mut Rng, param: ParamNo) -> Test {
             Test::Token(token_test(r)),
             match r.below(4) {
                 0 => Test::Date(date_test(r)),
-                1 => Test::Reference { target: Some(types()[r.below(3)]), id: r.pick(&IDS).into() },
+                1 => Test::Reference {
+                    target: Some(types()[r.below(3)]),
+                    id: r.pick(&IDS).into(),
+                },
                 _ => test(r, QUANTITY),
             },
         ]),
@@ -260,13 +324,23 @@ fn clause(r: &mut Rng, depth: usize) -> Clause {
     let references = [REFERENCE, OTHER_REFERENCE];
     let nested = depth > 0 && r.chance(50);
     match r.below(if nested { 12 } else { 5 }) {
-        0..=2 => Clause::Match { param, test: test(r, param) },
-        3 => Clause::Missing { param, missing: r.chance(50) },
+        0..=2 => Clause::Match {
+            param,
+            test: test(r, param),
+        },
+        3 => Clause::Missing {
+            param,
+            missing: r.chance(50),
+        },
         4 => match r.below(5) {
             0 => Clause::Id((0..1 + r.below(3)).map(|_| r.pick(&IDS).to_owned()).collect()),
             1 => {
                 let lo = 1_000 + r.below(300) as i64;
-                Clause::LastUpdated(DateTest { prefix: prefix(r), lo, hi: lo + r.below(50) as i64 })
+                Clause::LastUpdated(DateTest {
+                    prefix: prefix(r),
+                    lo,
+                    hi: lo + r.below(50) as i64,
+                })
             }
             2 => Clause::Compartment {
                 owner: types()[r.below(3)],
@@ -275,11 +349,16 @@ fn clause(r: &mut Rng, depth: usize) -> Clause {
                 itself: r.chance(50),
             },
             3 if r.chance(10) => Clause::Never,
-            _ => Clause::Match { param: TOKEN, test: Test::Token(token_test(r)) },
+            _ => Clause::Match {
+                param: TOKEN,
+                test: Test::Token(token_test(r)),
+            },
         },
         5 | 6 => Clause::Chain {
             param: references[r.below(2)],
-            targets: (0..1 + r.below(2)).map(|_| (types()[r.below(3)], clause(r, depth - 1))).collect(),
+            targets: (0..1 + r.below(2))
+                .map(|_| (types()[r.below(3)], clause(r, depth - 1)))
+                .collect(),
         },
         7 | 8 => Clause::Has {
             source: types()[r.below(3)],
@@ -339,7 +418,13 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u8) -> Self {
-        Self { plain: Plain::default(), index: Index::new([seed; 16]), rid: 0, horizon: 0, seed }
+        Self {
+            plain: Plain::default(),
+            index: Index::new([seed; 16]),
+            rid: 0,
+            horizon: 0,
+            seed,
+        }
     }
 
     fn put(&mut self, r: &mut Rng, t: ResourceType, id: &str, kind: RowKind, version: u32, home: u32, labels: u16) {
@@ -413,12 +498,19 @@ impl Pair {
         assert_eq!(self.index.head(t, id, visible), self.plain.head(t, id, visible));
         assert_eq!(self.index.count(t), self.plain.count(t));
         for v in self.plain.history(Scope::System, visible, None).take(5) {
-            assert_eq!(self.index.id_of(v.resource_type, v.rid), self.plain.id_of(v.resource_type, v.rid));
+            assert_eq!(
+                self.index.id_of(v.resource_type, v.rid),
+                self.plain.id_of(v.resource_type, v.rid)
+            );
         }
     }
 
     fn some_point(&self, r: &mut Rng) -> u64 {
-        if r.chance(50) { self.rid } else { self.horizon + r.below((self.rid - self.horizon) as usize + 2) as u64 }
+        if r.chance(50) {
+            self.rid
+        } else {
+            self.horizon + r.below((self.rid - self.horizon) as usize + 2) as u64
+        }
     }
 
     fn check_search(&mut self, r: &mut Rng) {
@@ -430,12 +522,16 @@ impl Pair {
         let mut visible = self.some_point(r);
         let hidden = (r.below(12) as u32, r.below(4) as u16);
         let permit = move |f: &RowFacts| f.slot != hidden.0 && f.labels != hidden.1;
-        let limits = Limits { page: [0, 1, 2, 5, 1000][r.below(5)], includes: 10_000 };
+        let limits = Limits {
+            page: [0, 1, 2, 5, 1000][r.below(5)],
+            includes: 10_000,
+        };
         let mut after: Option<Cursor> = None;
         for page in 0..6 {
             let want = self.plain.search(query, visible, &permit, after.as_ref(), limits);
             let got = self.index.search(query, visible, &permit, after.as_ref(), limits);
-            let about = || format!("page {page} as of {visible}, hidden {hidden:?}, {limits:?}\n{query:#?}\nwant {want:#?}");
+            let about =
+                || format!("page {page} as of {visible}, hidden {hidden:?}, {limits:?}\n{query:#?}\nwant {want:#?}");
             assert_eq!(got.matches, want.matches, "{}", about());
             assert_eq!(got.next, want.next, "{}", about());
             match got.total {
@@ -447,7 +543,10 @@ impl Pair {
             assert_eq!(got.included.len(), set(&got.included).len(), "an include is repeated");
             assert!(!got.truncated);
             if let Some(fewer) = got.included.len().checked_sub(1) {
-                let cut = Limits { includes: fewer, ..limits };
+                let cut = Limits {
+                    includes: fewer,
+                    ..limits
+                };
                 let some = self.index.search(query, visible, &permit, after.as_ref(), cut);
                 assert!(some.truncated && some.included.len() == fewer);
                 assert!(set(&some.included).is_subset(&set(&got.included)));
@@ -502,19 +601,34 @@ fn pages_show_every_match_once_while_others_write() {
         for _ in 0..60 {
             pair.write(&mut r);
         }
-        for key in [None, Some(SortBy::Param(DATE)), Some(SortBy::Param(STRING)), Some(SortBy::Id)] {
+        for key in [
+            None,
+            Some(SortBy::Param(DATE)),
+            Some(SortBy::Param(STRING)),
+            Some(SortBy::Id),
+        ] {
             let mut q = query(&mut r);
             q.clauses.clear();
             q.includes.clear();
             q.summary = Summary::False;
-            q.sort = key.map(|by| SortKey { by, descending: r.chance(50) }).into_iter().collect();
-            let all = Limits { page: 1000, includes: 0 };
+            q.sort = key
+                .map(|by| SortKey {
+                    by,
+                    descending: r.chance(50),
+                })
+                .into_iter()
+                .collect();
+            let all = Limits {
+                page: 1000,
+                includes: 0,
+            };
             let at_first = pair.index.search(&q, pair.rid, &|_| true, None, all).matches;
             let mut shown: Vec<u64> = vec![];
             let mut after = None;
             loop {
-                let page =
-                    pair.index.search(&q, pair.rid, &|_| true, after.as_ref(), Limits { page: 2, includes: 0 });
+                let page = pair
+                    .index
+                    .search(&q, pair.rid, &|_| true, after.as_ref(), Limits { page: 2, includes: 0 });
                 shown.extend(page.matches.iter().map(|v| v.rid));
                 after = page.next;
                 if after.is_none() {
@@ -547,7 +661,11 @@ fn answers_like_a_plain_scan_of_many_rows() {
     for i in 0..7000 {
         let id = format!("o-{}", i - i % 10 * usize::from(r.chance(5)));
         let version = pair.plain.head(observation, &id, u64::MAX).map_or(1, |h| h.version + 1);
-        let kind = if version > 1 && r.chance(30) { RowKind::Deleted } else { RowKind::Version };
+        let kind = if version > 1 && r.chance(30) {
+            RowKind::Deleted
+        } else {
+            RowKind::Version
+        };
         let labels = u16::from(r.chance(5));
         pair.put(&mut r, observation, &id, kind, version, (i % 6) as u32, labels);
     }
@@ -558,12 +676,18 @@ fn answers_like_a_plain_scan_of_many_rows() {
             q.clauses = (0..n % 3).map(|_| clause(&mut r, 0)).collect();
             q.includes.retain(|i| !i.iterate && !i.reverse);
             if n % 4 == 0 {
-                q.sort = vec![SortKey { by: SortBy::Param(DATE), descending: r.chance(50) }];
+                q.sort = vec![SortKey {
+                    by: SortBy::Param(DATE),
+                    descending: r.chance(50),
+                }];
                 q.total = Total::Default;
             }
             if n % 10 == 0 {
                 let inner = clause(&mut r, 0);
-                q.clauses.push(Clause::Chain { param: REFERENCE, targets: vec![(patient, inner)] });
+                q.clauses.push(Clause::Chain {
+                    param: REFERENCE,
+                    targets: vec![(patient, inner)],
+                });
             }
             pair.check_query(&mut r, &q);
         }
@@ -572,7 +696,10 @@ fn answers_like_a_plain_scan_of_many_rows() {
         q.clauses = vec![Clause::Has {
             source: observation,
             reference: REFERENCE,
-            clause: Box::new(Clause::Match { param: TOKEN, test: Test::Token(TokenTest::Code("a".into())) }),
+            clause: Box::new(Clause::Match {
+                param: TOKEN,
+                test: Test::Token(TokenTest::Code("a".into())),
+            }),
         }];
         pair.check_query(&mut r, &q);
         if round == 0 {

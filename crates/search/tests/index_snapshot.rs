@@ -1,6 +1,11 @@
 //! The snapshot: canonical, whole or refused, and safe to read whatever it holds.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_arguments, reason = "a test program")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_arguments,
+    reason = "a test program"
+)]
 
 use keepwell_model::types::ResourceType;
 use keepwell_search::index::{Index, Limits, LoadError, NewRow, RowKind, Scope};
@@ -31,14 +36,28 @@ fn name(text: &str) -> (ParamNo, Term<'_>) {
 }
 
 fn subject(id: &str) -> (ParamNo, Term<'_>) {
-    (ParamNo(2), Term::Reference { target: ty("Patient"), id: id.into() })
+    (
+        ParamNo(2),
+        Term::Reference {
+            target: ty("Patient"),
+            id: id.into(),
+        },
+    )
 }
 
 /// A small index with every sort of value.
 fn sample(seed: u8) -> Index {
     let mut index = Index::new([seed; 16]);
     put(&mut index, 3, "Patient", "p1", 1, 1, vec![name("Ann"), name("Müller")]);
-    put(&mut index, 4, "Patient", "0a1b2c3d-4e5f-6789-abcd-ef0123456789", 1, 2, vec![name("Bob")]);
+    put(
+        &mut index,
+        4,
+        "Patient",
+        "0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+        1,
+        2,
+        vec![name("Bob")],
+    );
     put(&mut index, 9, "Patient", "p1", 2, 1, vec![name("Anna")]);
     for i in 0..40_u64 {
         let code = format!("c{}", i % 5);
@@ -51,16 +70,55 @@ fn sample(seed: u8) -> Index {
         };
         let day = 1_600_000_000_000 + i as i64 * 86_400_000;
         let terms = vec![
-            (ParamNo(0), Term::Token { system: Some("http://loinc.org".into()), code: code.clone().into() }),
+            (
+                ParamNo(0),
+                Term::Token {
+                    system: Some("http://loinc.org".into()),
+                    code: code.clone().into(),
+                },
+            ),
             (ParamNo(0), Term::Text("Some text".into())),
-            subject(if i % 2 == 0 { "p1" } else { "0a1b2c3d-4e5f-6789-abcd-ef0123456789" }),
-            (ParamNo(3), Term::Date { lo: day, hi: day + 1000 }),
-            (ParamNo(3), Term::Date { lo: i64::MIN, hi: i64::MAX }),
+            subject(if i % 2 == 0 {
+                "p1"
+            } else {
+                "0a1b2c3d-4e5f-6789-abcd-ef0123456789"
+            }),
+            (
+                ParamNo(3),
+                Term::Date {
+                    lo: day,
+                    hi: day + 1000,
+                },
+            ),
+            (
+                ParamNo(3),
+                Term::Date {
+                    lo: i64::MIN,
+                    hi: i64::MAX,
+                },
+            ),
             (ParamNo(4), value.clone()),
             (ParamNo(5), Term::Uri("http://acme.org/x".into())),
-            (ParamNo(6), Term::Tuple(vec![vec![Term::Token { system: None, code: code.into() }], vec![value]])),
+            (
+                ParamNo(6),
+                Term::Tuple(vec![
+                    vec![Term::Token {
+                        system: None,
+                        code: code.into(),
+                    }],
+                    vec![value],
+                ]),
+            ),
         ];
-        put(&mut index, 100 + i, "Observation", &format!("an-id-of-more-than-15-bytes-{i}"), 1, 1 + (i % 2) as u32, terms);
+        put(
+            &mut index,
+            100 + i,
+            "Observation",
+            &format!("an-id-of-more-than-15-bytes-{i}"),
+            1,
+            1 + (i % 2) as u32,
+            terms,
+        );
     }
     index
 }
@@ -84,12 +142,24 @@ fn found(index: &Index, t: &str, clause: Clause) -> Vec<u64> {
         processed: vec![],
         ignored: vec![],
     };
-    let page = index.search(&query, u64::MAX, &|_| true, None, Limits { page: 1000, includes: 0 });
+    let page = index.search(
+        &query,
+        u64::MAX,
+        &|_| true,
+        None,
+        Limits {
+            page: 1000,
+            includes: 0,
+        },
+    );
     page.matches.iter().map(|v| v.rid).collect()
 }
 
 fn named(prefix: &str) -> Clause {
-    Clause::Match { param: ParamNo(1), test: Test::String(StringTest::Prefix(prefix.into())) }
+    Clause::Match {
+        param: ParamNo(1),
+        test: Test::String(StringTest::Prefix(prefix.into())),
+    }
 }
 
 #[test]
@@ -139,7 +209,11 @@ fn superseded_values_are_not_in_the_bytes_and_history_is() {
     let bytes = dump(&index);
     assert!(!bytes.windows(7).any(|w| w == "Müller".as_bytes()));
     let loaded = Index::load([8; 16], &mut bytes.as_slice()).unwrap();
-    let versions = |i: &Index| i.history(Scope::Instance(ty("Patient"), "p1"), u64::MAX, None).map(|v| v.version).collect::<Vec<_>>();
+    let versions = |i: &Index| {
+        i.history(Scope::Instance(ty("Patient"), "p1"), u64::MAX, None)
+            .map(|v| v.version)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(versions(&loaded), [2, 1]);
     assert_eq!(versions(&loaded), versions(&index));
     assert_eq!(found(&loaded, "Patient", named("ann")), [9]);
@@ -154,12 +228,18 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         for bit in 0..8 {
             let mut bad = bytes.clone();
             bad[at] ^= 1 << bit;
-            assert!(Index::load([1; 16], &mut bad.as_slice()).is_err(), "bit {bit} of byte {at}");
+            assert!(
+                Index::load([1; 16], &mut bad.as_slice()).is_err(),
+                "bit {bit} of byte {at}"
+            );
         }
     }
     let mut newer = bytes.clone();
     newer[8] = 2;
-    assert!(matches!(Index::load([1; 16], &mut newer.as_slice()), Err(LoadError::Format(2))));
+    assert!(matches!(
+        Index::load([1; 16], &mut newer.as_slice()),
+        Err(LoadError::Format(2))
+    ));
 }
 
 #[test]

@@ -246,21 +246,40 @@ fn clinic() -> Index {
 }
 
 fn ask(index: &Index, text: &str) -> Result<Vec<String>, String> {
-    let mine = json::parse(r#"{"compose":{"include":[{"system":"http://hl7.org/fhir/administrative-gender","concept":[{"code":"male"}]}]}}"#);
+    let mine = json::parse(
+        r#"{"compose":{"include":[{"system":"http://hl7.org/fhir/administrative-gender","concept":[{"code":"male"}]}]}}"#,
+    );
     let mine = expand(&mine.unwrap(), &Hl7);
     let terminology = Stored(|url: &str| (url == "ValueSet/mine").then(|| mine.clone()).flatten());
     // 2026-01-01
     let now = Timestamp(1_767_225_600_000);
-    let options = Options { lenient: false, now, base_url: "http://here/fhir", terminology: &terminology };
+    let options = Options {
+        lenient: false,
+        now,
+        base_url: "http://here/fhir",
+        terminology: &terminology,
+    };
     let (path, list) = text.split_once('?').unwrap();
-    let list: Vec<(String, String)> =
-        list.split('&').filter_map(|p| p.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let list: Vec<(String, String)> = list
+        .split('&')
+        .filter_map(|p| p.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect();
     let parts: Vec<&str> = path.split('/').collect();
     let mut query = parse(rt(parts.last().unwrap()), &list, &options).map_err(|e| format!("{e:?}"))?;
     if let [owner, id, member] = parts.as_slice() {
         query.clauses.push(compartment(rt(owner), id, rt(member)).unwrap());
     }
-    let page = index.search(&query, u64::MAX, &|_| true, None, Limits { page: 100, includes: 100 });
+    let page = index.search(
+        &query,
+        u64::MAX,
+        &|_| true,
+        None,
+        Limits {
+            page: 100,
+            includes: 100,
+        },
+    );
     let both = page.matches.iter().chain(&page.included);
     Ok(both.map(|v| index.id_of(v.resource_type, v.rid).unwrap()).collect())
 }
@@ -293,18 +312,32 @@ fn order_and_includes() {
         ("Patient?_sort=gender,-_id", "ann bob cho"),
         ("Patient?_sort=-_id", "cho bob ann"),
         ("Patient?_id=ann&_include=Patient:organization", "ann ward"),
-        ("Patient?_id=ann&_include=Patient:organization&_include:iterate=Organization:partof", "ann ward clinic hospital"),
-        ("Observation?_id=weight&_include=Observation:patient&_include=Observation:encounter", "weight ann e1"),
+        (
+            "Patient?_id=ann&_include=Patient:organization&_include:iterate=Organization:partof",
+            "ann ward clinic hospital",
+        ),
+        (
+            "Observation?_id=weight&_include=Observation:patient&_include=Observation:encounter",
+            "weight ann e1",
+        ),
         ("Observation?_id=ofgroup&_include=Observation:subject", "ofgroup g"),
         ("Observation?_id=ofgroup&_include=Observation:patient", "ofgroup"),
-        ("Observation?_id=weight&_revinclude=DiagnosticReport:result", "weight report"),
+        (
+            "Observation?_id=weight&_revinclude=DiagnosticReport:result",
+            "weight report",
+        ),
         ("Patient?_id=bob&_include=*", "bob hospital ann"),
         ("Patient?_id=bob&_revinclude=Observation:*", "bob trace"),
-        ("Practitioner?_revinclude=Patient:general-practitioner&_revinclude:iterate=RiskAssessment:patient", "doc ann risk"),
+        (
+            "Practitioner?_revinclude=Patient:general-practitioner&_revinclude:iterate=RiskAssessment:patient",
+            "doc ann risk",
+        ),
     ] {
         let found = ask(&index, text).unwrap();
-        let (mut got, mut want): (Vec<&str>, Vec<&str>) =
-            (found.iter().map(String::as_str).collect(), expected.split(' ').collect());
+        let (mut got, mut want): (Vec<&str>, Vec<&str>) = (
+            found.iter().map(String::as_str).collect(),
+            expected.split(' ').collect(),
+        );
         if !text.contains("_sort") {
             got.sort_unstable();
             want.sort_unstable();

@@ -55,8 +55,21 @@ fn line(term: &Term<'_>, narrowed: Option<ResourceType>, implied: Option<&str>) 
         Term::ReferenceIdentifier { system, value } => format!("identifier {}|{value}", or(system)),
         Term::Date { lo, hi } => format!("date {} {}", end(*lo), end(*hi)),
         Term::Number { lo, hi } => format!("number {} {}", number(*lo), number(*hi)),
-        Term::Quantity { lo, hi, system, code, unit } => {
-            format!("quantity {} {} {}|{}|{}", number(*lo), number(*hi), or(system), or(code), or(unit))
+        Term::Quantity {
+            lo,
+            hi,
+            system,
+            code,
+            unit,
+        } => {
+            format!(
+                "quantity {} {} {}|{}|{}",
+                number(*lo),
+                number(*hi),
+                or(system),
+                or(code),
+                or(unit)
+            )
         }
         Term::Uri(s) => format!("uri {s}"),
         Term::Tuple(_) => return None,
@@ -66,7 +79,9 @@ fn line(term: &Term<'_>, narrowed: Option<ResourceType>, implied: Option<&str>) 
 /// FNV-1a, as the script computes it.
 fn hash(lines: &BTreeSet<String>) -> String {
     let all = lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
-    let h = all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let h = all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{h:016x}")
 }
 
@@ -98,7 +113,10 @@ fn an_independent_reading_finds_the_same() {
         let t = v.str("resourceType").and_then(ResourceType::from_name).unwrap();
         compare(&name, lines(t, &v));
     }
-    for (i, bundle) in common::lines(&shared.join("data/synthea/small-12.ndjson.zst")).iter().enumerate() {
+    for (i, bundle) in common::lines(&shared.join("data/synthea/small-12.ndjson.zst"))
+        .iter()
+        .enumerate()
+    {
         let mut all = BTreeSet::new();
         for (t, v) in common::resources(bundle) {
             let id = v.str("id").unwrap().to_owned();

@@ -8,7 +8,9 @@ use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
 use keepwell_search::parse::{Options, compartment, parse};
-use keepwell_search::query::{Clause, DateTest, NumberTest, Query, SortBy, StringTest, Summary, Test, TokenTest, Total, UriTest};
+use keepwell_search::query::{
+    Clause, DateTest, NumberTest, Query, SortBy, StringTest, Summary, Test, TokenTest, Total, UriTest,
+};
 use keepwell_search::term::ParamNo;
 use keepwell_search::terminology::Hl7;
 
@@ -20,14 +22,21 @@ fn rt(name: &str) -> ResourceType {
 
 fn options(lenient: bool) -> Options<'static> {
     // 2026-01-01T00:00:00Z
-    Options { lenient, now: Timestamp(1_767_225_600_000), base_url: BASE, terminology: &Hl7 }
+    Options {
+        lenient,
+        now: Timestamp(1_767_225_600_000),
+        base_url: BASE,
+        terminology: &Hl7,
+    }
 }
 
 /// `Type?name=value&...`, not percent-encoded.
 fn parameters(query: &str) -> (ResourceType, Vec<(String, String)>) {
     let (t, rest) = query.split_once('?').unwrap();
     let list = rest.split('&').filter(|p| !p.is_empty());
-    let pairs = list.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(n, v)| (n.to_owned(), v.replace("%26", "&")));
+    let pairs = list
+        .map(|p| p.split_once('=').unwrap_or((p, "")))
+        .map(|(n, v)| (n.to_owned(), v.replace("%26", "&")));
     (rt(t), pairs.collect())
 }
 
@@ -44,12 +53,21 @@ fn show(t: ResourceType, c: &Clause) -> String {
     let list = |c: &[Clause], sign: &str| format!("({})", c.iter().map(|c| show(t, c)).collect::<Vec<_>>().join(sign));
     match c {
         Clause::Match { param, test } => format!("{} {}", name(t, *param), show_test(test)),
-        Clause::Missing { param, missing } => format!("{} {}", name(t, *param), if *missing { "absent" } else { "present" }),
+        Clause::Missing { param, missing } => {
+            format!("{} {}", name(t, *param), if *missing { "absent" } else { "present" })
+        }
         Clause::Chain { param, targets } => {
-            let all: Vec<_> = targets.iter().map(|(target, c)| format!("{target}[{}]", show(*target, c))).collect();
+            let all: Vec<_> = targets
+                .iter()
+                .map(|(target, c)| format!("{target}[{}]", show(*target, c)))
+                .collect();
             format!("{} -> {}", name(t, *param), all.join(" / "))
         }
-        Clause::Has { source, reference, clause } => {
+        Clause::Has {
+            source,
+            reference,
+            clause,
+        } => {
             format!("{source}.{} <- [{}]", name(*source, *reference), show(*source, clause))
         }
         Clause::Id(ids) => format!("id {}", ids.join(" ")),
@@ -57,9 +75,18 @@ fn show(t: ResourceType, c: &Clause) -> String {
         Clause::Any(c) => list(c, " or "),
         Clause::All(c) => list(c, " and "),
         Clause::Not(c) => format!("not {}", show(t, c)),
-        Clause::Compartment { owner, id, params, itself } => {
+        Clause::Compartment {
+            owner,
+            id,
+            params,
+            itself,
+        } => {
             let params: Vec<_> = params.iter().map(|p| name(t, *p)).collect();
-            format!("in {owner}/{id} by {}{}", params.join(" "), if *itself { " or itself" } else { "" })
+            format!(
+                "in {owner}/{id} by {}{}",
+                params.join(" "),
+                if *itself { " or itself" } else { "" }
+            )
         }
         Clause::Never => "never".to_owned(),
     }
@@ -84,8 +111,17 @@ fn show_test(test: &Test) -> String {
         Test::ReferenceIdentifier(t) => format!("identifier {}", token(t)),
         Test::Date(d) => date(d),
         Test::Number(n) => number(n),
-        Test::Quantity { number: n, system, code } => {
-            format!("{} {}|{}", number(n), system.as_deref().unwrap_or("*"), code.as_deref().unwrap_or("*"))
+        Test::Quantity {
+            number: n,
+            system,
+            code,
+        } => {
+            format!(
+                "{} {}|{}",
+                number(n),
+                system.as_deref().unwrap_or("*"),
+                code.as_deref().unwrap_or("*")
+            )
         }
         Test::Uri(UriTest::Exact(s)) => format!("uri {s}"),
         Test::Uri(UriTest::Below(s)) => format!("below {s}"),
@@ -121,7 +157,11 @@ fn show_query(q: &Query) -> String {
     }
     for i in &q.includes {
         let params: Vec<_> = i.params.iter().map(|p| name(i.source, *p)).collect();
-        let mut line = if i.reverse { "revinclude".to_owned() } else { "include".to_owned() };
+        let mut line = if i.reverse {
+            "revinclude".to_owned()
+        } else {
+            "include".to_owned()
+        };
         line += if i.iterate { " again and again" } else { "" };
         line += &format!(" {} {}", i.source, params.join(" "));
         line += &i.target.map_or(String::new(), |t| format!(" to {t}"));
@@ -141,14 +181,21 @@ fn show_query(q: &Query) -> String {
 #[test]
 fn the_golden_table() {
     let mut wrong = Vec::new();
-    for case in include_str!("golden/queries.txt").split("\n\n").filter(|c| !c.trim().is_empty()) {
+    for case in include_str!("golden/queries.txt")
+        .split("\n\n")
+        .filter(|c| !c.trim().is_empty())
+    {
         let mut lines = case.trim().lines().filter(|l| !l.starts_with("# "));
         let Some(text) = lines.next() else { continue };
         let expected = lines.map(str::trim).collect::<Vec<_>>().join("\n");
         let (t, list) = parameters(text);
         let found = match parse(t, &list, &options(false)) {
             Ok(q) => show_query(&q),
-            Err(issues) => issues.iter().map(|i| format!("! {}: {}", i.code, i.diagnostics)).collect::<Vec<_>>().join("\n"),
+            Err(issues) => issues
+                .iter()
+                .map(|i| format!("! {}: {}", i.code, i.diagnostics))
+                .collect::<Vec<_>>()
+                .join("\n"),
         };
         if found != expected {
             wrong.push(format!("{text}\n{found}"));
@@ -167,34 +214,91 @@ fn what_was_processed_is_told() {
 
 #[test]
 fn lenient_handling_leaves_out_and_says_so() {
-    let (t, list) = parameters("Patient?family=a&nonsense=1&birthdate=x&gender:exact=m&_count=x&_sort=y&near=1&_text=z");
+    let (t, list) =
+        parameters("Patient?family=a&nonsense=1&birthdate=x&gender:exact=m&_count=x&_sort=y&near=1&_text=z");
     assert_eq!(parse(t, &list, &options(false)).unwrap_err().len(), 7);
     let q = parse(t, &list, &options(true)).unwrap();
     assert_eq!(show_query(&q), "family a...");
     assert_eq!(q.processed, [("family".to_owned(), "a".to_owned())]);
     let ignored: Vec<_> = q.ignored.iter().map(|(n, _)| n.as_str()).collect();
-    assert_eq!(ignored, ["nonsense", "birthdate", "gender:exact", "_count", "_sort", "near", "_text"]);
+    assert_eq!(
+        ignored,
+        [
+            "nonsense",
+            "birthdate",
+            "gender:exact",
+            "_count",
+            "_sort",
+            "near",
+            "_text"
+        ]
+    );
 }
 
 #[test]
 fn no_text_repeats_a_value() {
     let secret = "Rosalind";
-    for t in ["Patient", "Observation", "Encounter", "Location", "RiskAssessment", "ValueSet"] {
+    for t in [
+        "Patient",
+        "Observation",
+        "Encounter",
+        "Location",
+        "RiskAssessment",
+        "ValueSet",
+    ] {
         for p in definition::params(rt(t)) {
-            for modifier in ["", ":missing", ":exact", ":not", ":below", ":above", ":in", ":of-type", ":identifier", ":x"] {
-                for value in [secret.to_owned(), format!("a|b|{secret}|{secret}"), format!("{secret} ${secret}")] {
+            for modifier in [
+                "",
+                ":missing",
+                ":exact",
+                ":not",
+                ":below",
+                ":above",
+                ":in",
+                ":of-type",
+                ":identifier",
+                ":x",
+            ] {
+                for value in [
+                    secret.to_owned(),
+                    format!("a|b|{secret}|{secret}"),
+                    format!("{secret} ${secret}"),
+                ] {
                     let list = [(format!("{}{modifier}", p.code), value)];
                     for issue in parse(rt(t), &list, &options(false)).err().unwrap_or_default() {
-                        assert!(!issue.diagnostics.contains(secret), "{t} {} {}", p.code, issue.diagnostics);
-                        assert!(issue.diagnostics.contains(p.code), "{t} {} {}", p.code, issue.diagnostics);
+                        assert!(
+                            !issue.diagnostics.contains(secret),
+                            "{t} {} {}",
+                            p.code,
+                            issue.diagnostics
+                        );
+                        assert!(
+                            issue.diagnostics.contains(p.code),
+                            "{t} {} {}",
+                            p.code,
+                            issue.diagnostics
+                        );
                     }
                 }
             }
         }
     }
-    for name in ["_sort", "_count", "_total", "_summary", "_elements", "_include", "_revinclude", "_has", "_list"] {
+    for name in [
+        "_sort",
+        "_count",
+        "_total",
+        "_summary",
+        "_elements",
+        "_include",
+        "_revinclude",
+        "_has",
+        "_list",
+    ] {
         for value in [secret.to_owned(), format!("Patient:{secret}"), format!("{secret}.x:y")] {
-            for issue in parse(rt("Patient"), &[(name.to_owned(), value)], &options(false)).err().unwrap_or_default() {
+            for issue in parse(rt("Patient"), &[(name.to_owned(), value)], &options(false))
+                .err()
+                .unwrap_or_default()
+            {
                 assert!(!issue.diagnostics.contains(secret), "{name} {}", issue.diagnostics);
             }
         }
@@ -212,7 +316,11 @@ fn chains_are_bounded() {
     assert!(ask(has(8)).is_ok());
     assert_eq!(ask(has(9)).unwrap_err()[0].code, "too-costly");
     // Open types: the number of conditions grows with every link.
-    let open = parse(rt("Provenance"), &[("target.subject.subject.subject.subject.subject.name".into(), "x".into())], &options(true));
+    let open = parse(
+        rt("Provenance"),
+        &[("target.subject.subject.subject.subject.subject.name".into(), "x".into())],
+        &options(true),
+    );
     assert_eq!(open.unwrap_err()[0].code, "too-costly");
     // A long list is not a deep one.
     let many = vec!["a"; 20_000].join(",");
@@ -224,12 +332,30 @@ fn chains_are_bounded() {
 #[test]
 fn compartments() {
     let ask = |owner, member| compartment(rt(owner), "x", rt(member)).map(|c| show(rt(member), &c));
-    assert_eq!(ask("Patient", "Observation").as_deref(), Some("in Patient/x by performer subject"));
-    assert_eq!(ask("Patient", "Patient").as_deref(), Some("in Patient/x by link or itself"));
-    assert_eq!(ask("Encounter", "Observation").as_deref(), Some("in Encounter/x by encounter"));
-    assert_eq!(ask("Practitioner", "Encounter").as_deref(), Some("in Practitioner/x by participant"));
-    assert_eq!(ask("Device", "Observation").as_deref(), Some("in Device/x by device subject"));
-    assert_eq!(ask("RelatedPerson", "RelatedPerson").as_deref(), Some("in RelatedPerson/x by  or itself"));
+    assert_eq!(
+        ask("Patient", "Observation").as_deref(),
+        Some("in Patient/x by performer subject")
+    );
+    assert_eq!(
+        ask("Patient", "Patient").as_deref(),
+        Some("in Patient/x by link or itself")
+    );
+    assert_eq!(
+        ask("Encounter", "Observation").as_deref(),
+        Some("in Encounter/x by encounter")
+    );
+    assert_eq!(
+        ask("Practitioner", "Encounter").as_deref(),
+        Some("in Practitioner/x by participant")
+    );
+    assert_eq!(
+        ask("Device", "Observation").as_deref(),
+        Some("in Device/x by device subject")
+    );
+    assert_eq!(
+        ask("RelatedPerson", "RelatedPerson").as_deref(),
+        Some("in RelatedPerson/x by  or itself")
+    );
     assert_eq!(ask("Patient", "Organization"), None);
     assert_eq!(ask("Organization", "Observation"), None);
 }
@@ -263,7 +389,10 @@ fn every_parameter_of_every_type_is_understood() {
                 }
                 _ => one(p.kind).to_owned(),
             };
-            for (name, value) in [(p.code.to_owned(), value), (format!("{}:missing", p.code), "true".to_owned())] {
+            for (name, value) in [
+                (p.code.to_owned(), value),
+                (format!("{}:missing", p.code), "true".to_owned()),
+            ] {
                 let list = [(name, value)];
                 let q = parse(t, &list, &options(false)).unwrap_or_else(|e| panic!("{t} {list:?} {e:?}"));
                 assert_ne!(q.clauses, [Clause::Never], "{t} {list:?}");
@@ -285,7 +414,11 @@ fn the_queries_with_answer_keys_are_understood() {
         let text = case.str("query").unwrap().replace("%2B", "+");
         let q = query(&text);
         // What is told as processed asks the same again.
-        assert_eq!(parse(q.resource_type, &q.processed, &options(false)).as_ref(), Ok(&q), "{text}");
+        assert_eq!(
+            parse(q.resource_type, &q.processed, &options(false)).as_ref(),
+            Ok(&q),
+            "{text}"
+        );
     }
 }
 
@@ -302,20 +435,55 @@ fn tricky_names_are_found_as_r4_says() {
     for n in names.items().unwrap() {
         let value = n.str("value").unwrap();
         let asked = |list: &str| -> Vec<String> {
-            n.get(list).and_then(|l| l.items()).unwrap_or_default().iter().map(|q| q.as_str().unwrap().to_owned()).collect()
+            n.get(list)
+                .and_then(|l| l.items())
+                .unwrap_or_default()
+                .iter()
+                .map(|q| q.as_str().unwrap().to_owned())
+                .collect()
         };
-        let escape = |q: &str| q.replace('\\', "\\\\").replace(',', "\\,").replace('|', "\\|").replace('$', "\\$");
+        let escape = |q: &str| {
+            q.replace('\\', "\\\\")
+                .replace(',', "\\,")
+                .replace('|', "\\|")
+                .replace('$', "\\$")
+        };
         let meets = |name: &str, q: &str| {
             let q = parse(rt("Patient"), &[(name.to_owned(), escape(q))], &options(false)).unwrap();
             match &q.clauses[..] {
-                [Clause::Match { test: Test::String(StringTest::Prefix(p)), .. }] => fold(value).starts_with(p.as_str()),
-                [Clause::Match { test: Test::String(StringTest::Exact(p)), .. }] => value == p,
+                [
+                    Clause::Match {
+                        test: Test::String(StringTest::Prefix(p)),
+                        ..
+                    },
+                ] => fold(value).starts_with(p.as_str()),
+                [
+                    Clause::Match {
+                        test: Test::String(StringTest::Exact(p)),
+                        ..
+                    },
+                ] => value == p,
                 other => panic!("{other:?}"),
             }
         };
-        wrong.extend(asked("starts_with_match").iter().filter(|q| !meets("family", q)).map(|q| format!("{value} not by {q}")));
-        wrong.extend(asked("starts_with_no_match").iter().filter(|q| meets("family", q)).map(|q| format!("{value} by {q}")));
-        wrong.extend(asked("exact_match").iter().filter(|q| !meets("family:exact", q)).map(|q| format!("{value} not exactly by {q}")));
+        wrong.extend(
+            asked("starts_with_match")
+                .iter()
+                .filter(|q| !meets("family", q))
+                .map(|q| format!("{value} not by {q}")),
+        );
+        wrong.extend(
+            asked("starts_with_no_match")
+                .iter()
+                .filter(|q| meets("family", q))
+                .map(|q| format!("{value} by {q}")),
+        );
+        wrong.extend(
+            asked("exact_match")
+                .iter()
+                .filter(|q| !meets("family:exact", q))
+                .map(|q| format!("{value} not exactly by {q}")),
+        );
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

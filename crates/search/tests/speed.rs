@@ -46,10 +46,21 @@ fn definitions_and_parsing() {
     let start = Instant::now();
     let n: usize = ResourceType::all().map(|t| definition::params(t).len()).sum();
     println!("{n} parameters of all types: {} us", start.elapsed().as_micros());
-    let options = parse::Options { lenient: false, now: Timestamp(0), base_url: "http://here/fhir", terminology: &Hl7 };
+    let options = parse::Options {
+        lenient: false,
+        now: Timestamp(0),
+        base_url: "http://here/fhir",
+        terminology: &Hl7,
+    };
     for (t, query) in [
-        ("Observation", "patient=74bbd61f-8017-4274-a156-8e31a96ec0d3&code=http://loinc.org|8302-2"),
-        ("Observation", "patient=Patient/x&date=ge2019&date=lt2020&_sort=-date&_count=50"),
+        (
+            "Observation",
+            "patient=74bbd61f-8017-4274-a156-8e31a96ec0d3&code=http://loinc.org|8302-2",
+        ),
+        (
+            "Observation",
+            "patient=Patient/x&date=ge2019&date=lt2020&_sort=-date&_count=50",
+        ),
         ("Patient", "name=smith&_has:Observation:patient:code=1"),
     ] {
         let t = ResourceType::from_name(t).unwrap();

@@ -1,10 +1,7 @@
 //! Measures the store on this machine: commits by size and durability, reads by row number, with an fdatasync probe.
 //! Usage: `cargo run --release -p keepwell-store --example measure -- DIR` (an empty folder on the disk in question).
 
-#![allow(
-    clippy::print_stdout,
-    reason = "a program that prints its measurements"
-)]
+#![allow(clippy::print_stdout, reason = "a program that prints its measurements")]
 
 use std::hint::black_box;
 use std::io::Write as _;
@@ -37,9 +34,7 @@ fn main() -> Result<(), StoreError> {
                 commits += 1;
             }
             let rate = (commits * count) as f64 / start.elapsed().as_secs_f64();
-            println!(
-                "commit {durability:?} of {count:>4} rows: {rate:>9.0} rows/s, longest commit {worst:?}"
-            );
+            println!("commit {durability:?} of {count:>4} rows: {rate:>9.0} rows/s, longest commit {worst:?}");
         }
     }
     let last = writer.last_rid();
@@ -59,9 +54,7 @@ fn main() -> Result<(), StoreError> {
     println!("read by rid: {wall:.2} µs, {cpu:.2} µs of CPU");
     let (start, before, mut reads) = (Instant::now(), cpu_seconds(), 0_u64);
     while start.elapsed() < ROUND {
-        let page: Vec<u64> = (0..50)
-            .map(|i| 1 + (reads * 7919 + i * 104_729) % last)
-            .collect();
+        let page: Vec<u64> = (0..50).map(|i| 1 + (reads * 7919 + i * 104_729) % last).collect();
         store.each_row(&page, |row| {
             black_box(row.body.len());
         })?;
@@ -90,10 +83,7 @@ fn cpu_seconds() -> f64 {
         .split_whitespace()
         .skip(11)
         .take(2);
-    fields
-        .filter_map(|ticks| ticks.parse::<f64>().ok())
-        .sum::<f64>()
-        / 100.0
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn batch(rid: u64, seq: u64, count: u64) -> Batch {
@@ -126,12 +116,7 @@ fn probe(dir: &Path) -> Result<(), StoreError> {
         times.push(one.elapsed());
     }
     times.sort();
-    let at = |p: usize| {
-        times
-            .get(times.len() * p / 100)
-            .copied()
-            .unwrap_or_default()
-    };
+    let at = |p: usize| times.get(times.len() * p / 100).copied().unwrap_or_default();
     println!("fdatasync of 4 KB: median {:?}, p99 {:?}", at(50), at(99));
     Ok(std::fs::remove_file(path)?)
 }

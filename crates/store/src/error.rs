@@ -41,9 +41,7 @@ impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind;
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                Self::Full
-            }
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full,
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Self::ReadOnly,
             ErrorKind::NotFound => Self::Missing,
             _ => Self::Io(error),
@@ -61,13 +59,9 @@ impl From<rusqlite::Error> for StoreError {
         match failure.code {
             ErrorCode::DiskFull => Self::Full,
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Self::ReadOnly,
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed => Self::Locked,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Self::Locked,
             ErrorCode::ConstraintViolation => Self::Sequence,
-            ErrorCode::CannotOpen => {
-                Self::Io(std::io::Error::other("the database file cannot be opened"))
-            }
+            ErrorCode::CannotOpen => Self::Io(std::io::Error::other("the database file cannot be opened")),
             ErrorCode::SystemIoFailure => match failure.extended_code {
                 rusqlite::ffi::SQLITE_IOERR_SHORT_READ | rusqlite::ffi::SQLITE_IOERR_CORRUPTFS => {
                     Self::Corrupt("the file is shorter than it says".to_owned())

@@ -138,9 +138,7 @@ impl Store {
             alarm: options.alarm,
             _lock: Some(lock),
         };
-        let store = Self {
-            inner: Arc::new(inner),
-        };
+        let store = Self { inner: Arc::new(inner) };
         let writer = Writer::new(store.clone(), writer, helper)?;
         Ok((store, writer))
     }
@@ -154,8 +152,7 @@ impl Store {
         if !path.try_exists()? {
             return Err(StoreError::Missing);
         }
-        let empty_wal =
-            std::fs::metadata(dir.join(format!("{DATABASE}-wal"))).map_or(true, |m| m.len() == 0);
+        let empty_wal = std::fs::metadata(dir.join(format!("{DATABASE}-wal"))).map_or(true, |m| m.len() == 0);
         let open = |purpose| {
             let connection = schema::connect(&path, purpose)?;
             schema::check(&connection)?;
@@ -181,9 +178,7 @@ impl Store {
             alarm: Arc::new(|_| ()),
             _lock: None,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Makes everything committed so far survive a power cut. May run on any thread beside the writer.
@@ -216,11 +211,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn with_row<R>(
-        &self,
-        rid: u64,
-        read: impl FnOnce(RowRef<'_>) -> R,
-    ) -> Result<Option<R>, StoreError> {
+    pub fn with_row<R>(&self, rid: u64, read: impl FnOnce(RowRef<'_>) -> R) -> Result<Option<R>, StoreError> {
         read::with_row(&*self.inner.readers.take()?, rid, read)
     }
 
@@ -229,11 +220,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn each_row(
-        &self,
-        rids: &[u64],
-        mut read: impl FnMut(RowRef<'_>),
-    ) -> Result<(), StoreError> {
+    pub fn each_row(&self, rids: &[u64], mut read: impl FnMut(RowRef<'_>)) -> Result<(), StoreError> {
         let view = self.view()?;
         for rid in rids {
             read::with_row(&view.connection, *rid, &mut read)?;
@@ -293,8 +280,7 @@ impl Store {
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
         let mut wal = self.inner.path.clone().into_os_string();
         wal.push("-wal");
-        Ok(std::fs::metadata(&self.inner.path)?.len()
-            + std::fs::metadata(wal).map_or(0, |m| m.len()))
+        Ok(std::fs::metadata(&self.inner.path)?.len() + std::fs::metadata(wal).map_or(0, |m| m.len()))
     }
 
     /// SQLite's own check of the whole file; the messages name pages, never content. Empty when all is well.
@@ -309,9 +295,7 @@ impl Store {
 impl Inner {
     fn usable(&self) -> Result<(), StoreError> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError::Io(std::io::Error::other(
-                "an earlier fdatasync failed",
-            )));
+            return Err(StoreError::Io(std::io::Error::other("an earlier fdatasync failed")));
         }
         Ok(())
     }
@@ -388,12 +372,7 @@ impl Drop for View<'_> {
 /// Makes the file, if it is not there, for its owner only; SQLite gives the WAL the same rights.
 fn create_private(path: &Path) -> Result<(), StoreError> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    match File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
         _ => Ok(()),
     }

@@ -51,8 +51,7 @@ pub(crate) fn with_row<R>(
     let Ok(number) = i64::try_from(rid) else {
         return Ok(None);
     };
-    let mut statement =
-        connection.prepare_cached("SELECT rid, key_ref, body FROM row WHERE rid = ?1")?;
+    let mut statement = connection.prepare_cached("SELECT rid, key_ref, body FROM row WHERE rid = ?1")?;
     let mut rows = statement.query([number])?;
     match rows.next()? {
         Some(row) => Ok(Some(read(row_ref(row)?))),
@@ -70,9 +69,7 @@ pub(crate) fn rows<E: From<StoreError>>(
     };
     let own = StoreError::from;
     let mut statement = connection
-        .prepare_cached(
-            "SELECT rid, key_ref, body FROM row WHERE rid BETWEEN ?1 AND ?2 ORDER BY rid",
-        )
+        .prepare_cached("SELECT rid, key_ref, body FROM row WHERE rid BETWEEN ?1 AND ?2 ORDER BY rid")
         .map_err(own)?;
     let mut rows = statement.query(range).map_err(own)?;
     while let Some(row) = rows.next().map_err(own)? {
@@ -91,9 +88,7 @@ pub(crate) fn entries<E: From<StoreError>>(
     };
     let own = StoreError::from;
     let mut statement = connection
-        .prepare_cached(
-            "SELECT seq, entry, sealed FROM leaf WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
-        )
+        .prepare_cached("SELECT seq, entry, sealed FROM leaf WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq")
         .map_err(own)?;
     let mut rows = statement.query(range).map_err(own)?;
     while let Some(row) = rows.next().map_err(own)? {
@@ -112,11 +107,9 @@ pub(crate) fn size(connection: &Connection) -> Result<u64, StoreError> {
     Ok(statement.query_row([], |row| unsigned(row, 0))?)
 }
 
-pub(crate) fn last_checkpoint(
-    connection: &Connection,
-) -> Result<Option<CheckpointRecord>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT size, note, frontier FROM checkpoint ORDER BY size DESC LIMIT 1")?;
+pub(crate) fn last_checkpoint(connection: &Connection) -> Result<Option<CheckpointRecord>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT size, note, frontier FROM checkpoint ORDER BY size DESC LIMIT 1")?;
     let record = statement
         .query_row([], |row| {
             Ok(CheckpointRecord {
@@ -142,9 +135,7 @@ pub(crate) fn all_meta(connection: &Connection) -> Result<Vec<(String, Vec<u8>)>
 
 pub(crate) fn integrity(connection: &Connection) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
-    let lines: Vec<String> = statement
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 

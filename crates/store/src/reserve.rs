@@ -55,8 +55,7 @@ impl Reserve {
         let Some(dir) = self.path.parent() else {
             return false;
         };
-        rustix::fs::statvfs(dir)
-            .is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) >= self.bytes.saturating_mul(2))
+        rustix::fs::statvfs(dir).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) >= self.bytes.saturating_mul(2))
     }
 
     /// Deletes the file; true when that gave room back.
@@ -67,9 +66,7 @@ impl Reserve {
     fn allocate(&self, file: &File) -> Result<(), StoreError> {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, self.bytes) {
             Ok(()) => return Ok(()),
-            Err(
-                rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL,
-            ) => {}
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
             Err(e) => return Err(StoreError::from(std::io::Error::from(e))),
         }
         let block = vec![0; 1 << 16];

@@ -72,28 +72,21 @@ pub(crate) fn connect(path: &Path, purpose: Use) -> Result<Connection, StoreErro
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(
-        None,
-        "cache_size",
-        if purpose == Use::Write { -8192 } else { -4096 },
-    )?;
+    connection.pragma_update(None, "cache_size", if purpose == Use::Write { -8192 } else { -4096 })?;
     Ok(connection)
 }
 
 /// Creates the tables in an empty file, or checks that they are what this program would have created.
 pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let application: i64 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let fresh = tables == 0 && application == 0;
     // FULL while creating: the file is complete on the device before anything relies on it.
     connection.pragma_update(None, "synchronous", "FULL")?;
     if fresh {
         connection.pragma_update(None, "page_size", 4096)?;
     }
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         return Err(StoreError::ReadOnly);
     }
@@ -115,17 +108,13 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
 
 /// Checks that the file has this program's format and exactly its tables: no trigger, view or index slipped in.
 pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
-    let application: i64 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != APPLICATION_ID {
         return Err(StoreError::Corrupt("not a Keepwell database".to_owned()));
     }
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > FORMAT {
-        return Err(StoreError::Newer {
-            found,
-            known: FORMAT,
-        });
+        return Err(StoreError::Newer { found, known: FORMAT });
     }
     let mut statement = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
     let found: Vec<(String, Option<String>)> = statement
@@ -139,18 +128,14 @@ pub(crate) fn check(connection: &Connection) -> Result<(), StoreError> {
     if same {
         Ok(())
     } else {
-        Err(StoreError::Corrupt(
-            "its tables are not as created".to_owned(),
-        ))
+        Err(StoreError::Corrupt("its tables are not as created".to_owned()))
     }
 }
 
 /// Copies the WAL into the database in one of SQLite's modes: `PASSIVE` as far as it gets without waiting, `RESTART`
 /// and `TRUNCATE` wholly. False when others stood in the way.
 pub(crate) fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, StoreError> {
-    let busy: i64 = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        row.get(0)
-    })?;
+    let busy: i64 = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0))?;
     Ok(busy == 0)
 }
 

@@ -57,11 +57,7 @@ struct Progress {
 }
 
 impl Writer {
-    pub(crate) fn new(
-        store: Store,
-        connection: Connection,
-        helper: Connection,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn new(store: Store, connection: Connection, helper: Connection) -> Result<Self, StoreError> {
         let last_rid = read::last_rid(&connection)?;
         let size = read::size(&connection)?;
         let progress = Arc::new(Progress::default());
@@ -145,10 +141,7 @@ impl Writer {
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {
-        let Some(Helper {
-            requests, thread, ..
-        }) = self.helper.take()
-        else {
+        let Some(Helper { requests, thread, .. }) = self.helper.take() else {
             return Ok(());
         };
         drop(requests);
@@ -186,15 +179,13 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         if !batch.rows.is_empty() {
-            let mut insert =
-                tx.prepare_cached("INSERT INTO row(rid, key_ref, body) VALUES (?1, ?2, ?3)")?;
+            let mut insert = tx.prepare_cached("INSERT INTO row(rid, key_ref, body) VALUES (?1, ?2, ?3)")?;
             for row in &batch.rows {
                 insert.execute(params![number(row.rid)?, row.key_ref, row.body])?;
             }
         }
         if !batch.entries.is_empty() {
-            let mut insert =
-                tx.prepare_cached("INSERT INTO leaf(seq, entry, sealed) VALUES (?1, ?2, ?3)")?;
+            let mut insert = tx.prepare_cached("INSERT INTO leaf(seq, entry, sealed) VALUES (?1, ?2, ?3)")?;
             for entry in &batch.entries {
                 insert.execute(params![number(entry.seq)?, entry.entry, entry.sealed])?;
             }
@@ -208,14 +199,10 @@ impl Writer {
             }
         }
         if let Some(new) = &batch.checkpoint {
-            tx.prepare_cached(
-                "UPDATE checkpoint SET frontier = x'' WHERE size < ?1 AND frontier <> x''",
-            )?
-            .execute([number(new.size)?])?;
-            tx.prepare_cached(
-                "INSERT OR REPLACE INTO checkpoint(size, note, frontier) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![number(new.size)?, new.note, new.frontier])?;
+            tx.prepare_cached("UPDATE checkpoint SET frontier = x'' WHERE size < ?1 AND frontier <> x''")?
+                .execute([number(new.size)?])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO checkpoint(size, note, frontier) VALUES (?1, ?2, ?3)")?
+                .execute(params![number(new.size)?, new.note, new.frontier])?;
             tx.prepare_cached(
                 "DELETE FROM checkpoint WHERE size NOT IN (SELECT size FROM checkpoint ORDER BY size DESC LIMIT ?1)",
             )?
@@ -232,23 +219,14 @@ impl Writer {
     /// Counts what the batch added to the WAL, and has it emptied when it is long. Errors are left to the next round:
     /// the batch is committed, and a WAL that stays long is slow, not wrong.
     fn tend_wal(&self, batch: &Batch) {
-        let Some(Helper {
-            requests, progress, ..
-        }) = &self.helper
-        else {
+        let Some(Helper { requests, progress, .. }) = &self.helper else {
             return;
         };
         // Payload pages, and about four pages of B-tree edges a commit: an estimate is enough to start a round.
-        let frames = progress
-            .frames
-            .fetch_add(4 + bytes(batch) / 4000, Ordering::Relaxed);
+        let frames = progress.frames.fetch_add(4 + bytes(batch) / 4000, Ordering::Relaxed);
         if progress.done.swap(false, Ordering::Acquire) {
             let emptied = self.restart_wal().unwrap_or(false);
-            let frames = if emptied {
-                0
-            } else {
-                WAL_FRAMES - RETRY_FRAMES
-            };
+            let frames = if emptied { 0 } else { WAL_FRAMES - RETRY_FRAMES };
             progress.frames.store(frames, Ordering::Relaxed);
         } else if frames >= WAL_FRAMES && !progress.busy.swap(true, Ordering::Acquire) {
             // A helper that has ended leaves the WAL to grow until the store is opened again.
@@ -313,10 +291,7 @@ impl Inner {
 
     /// Takes rows again when the reserve could be made anew.
     pub(crate) fn restore_reserve(&self) {
-        if self.on_reserve.load(Ordering::Acquire)
-            && self.reserve.fits()
-            && self.reserve.fill().unwrap_or(false)
-        {
+        if self.on_reserve.load(Ordering::Acquire) && self.reserve.fits() && self.reserve.fill().unwrap_or(false) {
             self.on_reserve.store(false, Ordering::Release);
             (self.alarm)(Alarm::ReserveRestored);
         }

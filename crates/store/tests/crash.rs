@@ -14,9 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use keepwell_store::{
-    Alarm, Batch, Durability, EntryRecord, Options, RowRecord, Store, StoreError,
-};
+use keepwell_store::{Alarm, Batch, Durability, EntryRecord, Options, RowRecord, Store, StoreError};
 
 fn options() -> Options {
     Options {
@@ -90,11 +88,7 @@ fn every_commit_acknowledged_before_kill_9_is_there_afterwards() {
         for rid in 1..=writer.last_rid() {
             let body = store.row(rid).unwrap().unwrap().body;
             let length = 50 + rid % 3000;
-            assert!(
-                body.iter()
-                    .copied()
-                    .eq((0..length).map(|i| (rid + i) as u8))
-            );
+            assert!(body.iter().copied().eq((0..length).map(|i| (rid + i) as u8)));
         }
         assert_eq!(store.view().unwrap().size().unwrap(), writer.last_rid());
         assert_eq!(store.integrity().unwrap(), Vec::<String>::new());
@@ -196,10 +190,7 @@ fn damaged_files_are_reported_and_never_panic() {
             reported += u32::from(found.is_err());
         }
         if let Err(e) = found {
-            assert!(
-                matches!(e, StoreError::Corrupt(_) | StoreError::Newer { .. }),
-                "{e:?}"
-            );
+            assert!(matches!(e, StoreError::Corrupt(_) | StoreError::Newer { .. }), "{e:?}");
         }
     }
     assert_eq!(reported, whole_pages, "damage of a whole page went unseen");
@@ -311,10 +302,7 @@ fn on_a_full_disk_writes_stop_first_and_the_log_goes_on_within_the_reserve() {
             rows: vec![row(rid + 1, 10)],
             ..Batch::default()
         };
-        assert!(matches!(
-            writer.commit(&rows, Durability::Wal),
-            Err(StoreError::Full)
-        ));
+        assert!(matches!(writer.commit(&rows, Durability::Wal), Err(StoreError::Full)));
         writer
             .commit(
                 &Batch {
@@ -332,10 +320,7 @@ fn on_a_full_disk_writes_stop_first_and_the_log_goes_on_within_the_reserve() {
         let sealed = Some(vec![1; 50_000]);
         match writer.commit(
             &Batch {
-                entries: vec![EntryRecord {
-                    sealed,
-                    ..entry(seq)
-                }],
+                entries: vec![EntryRecord { sealed, ..entry(seq) }],
                 ..Batch::default()
             },
             Durability::Wal,
@@ -384,10 +369,7 @@ fn a_read_only_disk_is_read_and_says_that_it_is_read_only() {
         .unwrap();
     drop((store, writer));
     disk.remount("ro");
-    assert!(matches!(
-        Store::open(&disk.path, options()),
-        Err(StoreError::ReadOnly)
-    ));
+    assert!(matches!(Store::open(&disk.path, options()), Err(StoreError::ReadOnly)));
     let store = Store::open_read_only(&disk.path).unwrap();
     assert_eq!(store.row(1).unwrap(), Some(row(1, 100)));
     drop(store);
@@ -443,10 +425,5 @@ impl Drop for SmallDisk {
 /// An example of this package, which `cargo test` builds beside the tests.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name)
+    test.parent().unwrap().parent().unwrap().join("examples").join(name)
 }

@@ -5,8 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keepwell_store::{
-    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowRecord, Store,
-    StoreError,
+    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowRecord, Store, StoreError,
 };
 
 fn options() -> Options {
@@ -63,9 +62,7 @@ fn what_was_committed_is_read_back_also_after_opening_again() {
     assert_eq!(store.row(6).unwrap(), None);
     assert_eq!(store.row(u64::MAX).unwrap(), None);
     let mut seen = Vec::new();
-    store
-        .each_row(&[4, 9, 1, 4], |r| seen.push(r.to_record()))
-        .unwrap();
+    store.each_row(&[4, 9, 1, 4], |r| seen.push(r.to_record())).unwrap();
     assert_eq!(seen, [row(4), row(1), row(4)]);
     assert_eq!(store.entry(3).unwrap(), Some(entry(3)));
     assert_eq!(store.entry(5).unwrap(), None);
@@ -157,13 +154,7 @@ fn a_blanked_row_keeps_its_number_and_loses_its_body_from_the_file() {
         ..Batch::default()
     };
     writer.commit(&blank, Durability::Fsync).unwrap();
-    assert_eq!(
-        store.row(2).unwrap(),
-        Some(RowRecord {
-            body: vec![],
-            ..row(2)
-        })
-    );
+    assert_eq!(store.row(2).unwrap(), Some(RowRecord { body: vec![], ..row(2) }));
     assert_eq!(store.row(3).unwrap(), Some(row(3)));
     drop(store);
     writer.close().unwrap();
@@ -250,10 +241,7 @@ fn a_clean_close_leaves_no_log_behind() {
 #[test]
 fn opening_for_reading_needs_no_lock_and_a_database() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        Store::open_read_only(dir.path()),
-        Err(StoreError::Missing)
-    ));
+    assert!(matches!(Store::open_read_only(dir.path()), Err(StoreError::Missing)));
     let (_store, mut writer) = Store::open(dir.path(), options()).unwrap();
     writer.commit(&batch(1, 0, 5), Durability::Wal).unwrap();
     let beside = Store::open_read_only(dir.path()).unwrap();
@@ -290,11 +278,7 @@ fn the_wal_stays_short_while_readers_read_and_the_writer_writes() {
                     Durability::Wal,
                 )
                 .unwrap();
-            longest = longest.max(
-                std::fs::metadata(dir.path().join("keepwell.db-wal"))
-                    .unwrap()
-                    .len(),
-            );
+            longest = longest.max(std::fs::metadata(dir.path().join("keepwell.db-wal")).unwrap().len());
         }
         stop.store(true, Ordering::Relaxed);
     });

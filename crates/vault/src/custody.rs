@@ -39,7 +39,9 @@ impl CustodyKind {
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Passphrase, Self::KeyFile, Self::Recovery].into_iter().find(|k| *k as u8 == code)
+        [Self::Passphrase, Self::KeyFile, Self::Recovery]
+            .into_iter()
+            .find(|k| *k as u8 == code)
     }
 }
 
@@ -102,7 +104,11 @@ pub struct Cost {
 impl Default for Cost {
     /// 64 MiB, 3 passes: RFC 9106's second recommendation with one lane; above the OWASP minimum.
     fn default() -> Self {
-        Self { memory_kib: 64 << 10, passes: 3, lanes: 1 }
+        Self {
+            memory_kib: 64 << 10,
+            passes: 3,
+            lanes: 1,
+        }
     }
 }
 
@@ -119,7 +125,10 @@ impl Passphrase {
     /// Takes the passphrase as given; a final line feed must have been removed.
     #[must_use]
     pub fn new(text: &[u8]) -> Self {
-        Self { text: Zeroizing::new(text.to_vec()), cost: Cost::default() }
+        Self {
+            text: Zeroizing::new(text.to_vec()),
+            cost: Cost::default(),
+        }
     }
 
     /// The same passphrase with another cost for new unlock slots.
@@ -147,7 +156,8 @@ impl Passphrase {
         if cost.memory_kib > 1 << 20 || cost.passes > 64 || cost.lanes > 16 {
             return Err(CustodyError::Damaged);
         }
-        let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| CustodyError::Damaged)?;
+        let params =
+            Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_| CustodyError::Damaged)?;
         let mut hash = Zeroizing::new([0; 32]);
         let _one_at_a_time = HASHING.lock();
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
@@ -194,7 +204,13 @@ impl Custodian for Passphrase {
     }
 }
 
-fn wrap_random(secret: &Key, label: &str, root: &Root, org: &[u8; 16], entropy: &dyn Entropy) -> Result<Vec<u8>, CustodyError> {
+fn wrap_random(
+    secret: &Key,
+    label: &str,
+    root: &Root,
+    org: &[u8; 16],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, CustodyError> {
     let mut salt = [0; 16];
     entropy.fill(&mut salt)?;
     let kek = kbkdf(secret.0.as_slice(), label, &[org, &salt])?;
@@ -241,7 +257,11 @@ impl KeyFile {
     pub fn create(path: &Path, entropy: &dyn Entropy) -> Result<Self, CustodyError> {
         let mut key = Zeroizing::new([0; 32]);
         entropy.fill(key.as_mut_slice())?;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(key.as_slice())?;
         file.sync_all()?;
         crate::files::sync_parent(path)?;
@@ -377,7 +397,11 @@ mod tests {
     use crate::tests::Random;
 
     fn cheap(text: &[u8]) -> Passphrase {
-        Passphrase::new(text).with_cost(Cost { memory_kib: 64, passes: 1, lanes: 1 })
+        Passphrase::new(text).with_cost(Cost {
+            memory_kib: 64,
+            passes: 1,
+            lanes: 1,
+        })
     }
 
     fn root() -> Root {
@@ -410,7 +434,10 @@ mod tests {
     fn a_hostile_unlock_slot_cannot_ask_for_all_memory() {
         let mut wrapped = cheap(b"x").wrap(&root(), &[0; 16], &Random).unwrap();
         wrapped[17] = 0xff;
-        assert!(matches!(cheap(b"x").unwrap(&wrapped, &[0; 16]), Err(CustodyError::Damaged)));
+        assert!(matches!(
+            cheap(b"x").unwrap(&wrapped, &[0; 16]),
+            Err(CustodyError::Damaged)
+        ));
     }
 
     #[test]
@@ -418,7 +445,11 @@ mod tests {
         let key = RecoveryKey::generate(&Random).unwrap();
         let text = key.print();
         assert_eq!(text.len(), 65);
-        let typed = text.to_lowercase().replace('-', " ").replace('0', "o").replace('1', "l");
+        let typed = text
+            .to_lowercase()
+            .replace('-', " ")
+            .replace('0', "o")
+            .replace('1', "l");
         assert_eq!(*RecoveryKey::parse(&typed).unwrap().0.0, *key.0.0);
         let mut wrong = 0;
         for at in (0..text.len()).filter(|i| i % 6 != 5) {

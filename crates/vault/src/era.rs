@@ -70,7 +70,11 @@ impl Place {
     /// Reads a place. A file of the wrong length is read as far as it goes.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let bytes = Zeroizing::new(std::fs::read(path)?);
-        let mut place = Self { cells: [None, None], dirty: [false, false], misshapen: bytes.len() != 2 * CELL };
+        let mut place = Self {
+            cells: [None, None],
+            dirty: [false, false],
+            misshapen: bytes.len() != 2 * CELL,
+        };
         for ((cell, dirty), bytes) in place.cells.iter_mut().zip(&mut place.dirty).zip(bytes.chunks(CELL)) {
             *cell = decode(bytes).ok();
             *dirty = cell.is_none() && bytes.iter().any(|b| *b != 0);
@@ -100,13 +104,23 @@ impl Place {
 
     /// The cell to write a new ERA into: never the one that holds `kept`.
     fn free_cell(&self, kept: Option<&Tag>) -> u64 {
-        let first_is_kept = self.cells.first().and_then(Option::as_ref).is_some_and(|era| Some(&tag(era)) == kept);
+        let first_is_kept = self
+            .cells
+            .first()
+            .and_then(Option::as_ref)
+            .is_some_and(|era| Some(&tag(era)) == kept);
         u64::from(first_is_kept)
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Writes `era` into a place beside the one with tag `kept`, and fsyncs. Makes the file when it is not there.

@@ -13,10 +13,21 @@ pub fn harden() -> Vec<&'static str> {
     if set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
         missed.push("the process could not be made non-dumpable");
     }
-    if setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).is_err() {
+    if setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )
+    .is_err()
+    {
         missed.push("core dumps could not be switched off");
     }
-    let unlimited = Rlimit { current: None, maximum: None };
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
     let free = getrlimit(Resource::Memlock).current.is_none() || setrlimit(Resource::Memlock, unlimited).is_ok();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if !free || mlockall(flags).is_err() {

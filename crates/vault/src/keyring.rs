@@ -139,7 +139,10 @@ impl Keyring {
         let rid_ceiling = u64::from_be_bytes(r.array()?);
         let mut named = Vec::new();
         for _ in 0..u16::from_be_bytes(r.array()?) {
-            named.push(Named { purpose: Purpose::from_code(r.byte()?)?, wrapped: r.array()? });
+            named.push(Named {
+                purpose: Purpose::from_code(r.byte()?)?,
+                wrapped: r.array()?,
+            });
         }
         let mut unannounced = Vec::new();
         for _ in 0..u32::from_be_bytes(r.array()?) {
@@ -161,7 +164,13 @@ impl Keyring {
                 _ => return None,
             };
             let commitment = r.array()?;
-            let mut slot = Slot { id, state, commitment, first: [0; WRAPPED], later: Vec::new() };
+            let mut slot = Slot {
+                id,
+                state,
+                commitment,
+                first: [0; WRAPPED],
+                later: Vec::new(),
+            };
             if state != SlotState::Destroyed {
                 let generations = r.byte()?;
                 slot.first = r.array()?;

@@ -66,7 +66,9 @@ pub(crate) fn wrap(kek: &Key, key: &[u8; 32]) -> Result<[u8; WRAPPED], Failed> {
 pub(crate) fn unwrap(kek: &Key, wrapped: &[u8]) -> Result<Key, Failed> {
     let kek = KeyEncryptionKey::new(&AES_256, kek.0.as_slice()).map_err(|_| Failed)?;
     let mut out = Zeroizing::new([0; WRAPPED + 8]);
-    let key = kek.unwrap_with_padding(wrapped, out.as_mut_slice()).map_err(|_| Failed)?;
+    let key = kek
+        .unwrap_with_padding(wrapped, out.as_mut_slice())
+        .map_err(|_| Failed)?;
     let mut secret = Zeroizing::new([0; 32]);
     if key.len() != 32 {
         return Err(Failed);

@@ -107,7 +107,11 @@ impl SealKey {
         debug_assert!(place.extra.len() <= 34);
         let tag = self
             .aead
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(self.associated(&place)), text)
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(self.associated(&place)),
+                text,
+            )
             .map_err(|_| NotOpened)?;
         let mut out = [0; TAG];
         out.copy_from_slice(tag.as_ref());
@@ -118,9 +122,18 @@ impl SealKey {
     ///
     /// # Errors
     /// The bytes were altered or belong elsewhere.
-    pub fn open<'b>(&self, place: Place<'_>, nonce: &[u8; NONCE], sealed: &'b mut [u8]) -> Result<&'b mut [u8], NotOpened> {
+    pub fn open<'b>(
+        &self,
+        place: Place<'_>,
+        nonce: &[u8; NONCE],
+        sealed: &'b mut [u8],
+    ) -> Result<&'b mut [u8], NotOpened> {
         self.aead
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(self.associated(&place)), sealed)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(self.associated(&place)),
+                sealed,
+            )
             .map_err(|_| NotOpened)
     }
 }
@@ -158,7 +171,10 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new(capacity: usize) -> Self {
         let shards = (0..16).map(|_| RwLock::new(HashMap::new())).collect();
-        Self { shards, per_shard: capacity.div_ceil(16) }
+        Self {
+            shards,
+            per_shard: capacity.div_ceil(16),
+        }
     }
 
     fn shard(&self, key: &CacheKey) -> Option<&RwLock<HashMap<CacheKey, Cached>>> {
@@ -187,7 +203,13 @@ impl Cache {
                 });
             }
         }
-        shard.insert(key, Cached { key: Arc::clone(value), used: AtomicBool::new(true) });
+        shard.insert(
+            key,
+            Cached {
+                key: Arc::clone(value),
+                used: AtomicBool::new(true),
+            },
+        );
     }
 
     pub(crate) fn forget(&self, slot: u32) {

@@ -225,7 +225,10 @@ fn wrapping_key(root: &Root, era: &Key, org: &[u8; 16]) -> Result<Key, Failed> {
 }
 
 fn authenticator(root: &Root, org: &[u8; 16]) -> Result<hmac::Key, Failed> {
-    Ok(hmac::Key::new(hmac::HMAC_SHA256, kbkdf(root.0.0.as_slice(), "keepwell keyring", &[org])?.0.as_slice()))
+    Ok(hmac::Key::new(
+        hmac::HMAC_SHA256,
+        kbkdf(root.0.0.as_slice(), "keepwell keyring", &[org])?.0.as_slice(),
+    ))
 }
 
 fn random_key(entropy: &dyn Entropy) -> Result<Key, EntropyUnavailable> {
@@ -239,17 +242,33 @@ fn new_slot(wrapping: &Key, entropy: &dyn Entropy) -> Result<Slot, VaultError> {
     entropy.fill(&mut id)?;
     let key = random_key(entropy)?;
     let mut commitment = [0; 16];
-    for (to, from) in commitment.iter_mut().zip(kbkdf(key.0.as_slice(), "keepwell commitment", &[&id])?.0.iter()) {
+    for (to, from) in commitment
+        .iter_mut()
+        .zip(kbkdf(key.0.as_slice(), "keepwell commitment", &[&id])?.0.iter())
+    {
         *to = *from;
     }
-    Ok(Slot { id, state: SlotState::Free, commitment, first: wrap(wrapping, &key.0)?, later: Vec::new() })
+    Ok(Slot {
+        id,
+        state: SlotState::Free,
+        commitment,
+        first: wrap(wrapping, &key.0)?,
+        later: Vec::new(),
+    })
 }
 
 /// Reads a keyring file and authenticates it with the root that `custodian` unwraps.
 fn read_keyring(path: &Path, custodian: &dyn Custodian) -> Result<(Keyring, Root), VaultError> {
-    let bytes = std::fs::read(path).map_err(|e| if e.kind() == io::ErrorKind::NotFound { VaultError::Missing } else { e.into() })?;
-    let (content, tag) =
-        bytes.split_at_checked(bytes.len().saturating_sub(MAC)).ok_or(VaultError::Damaged("it is cut off"))?;
+    let bytes = std::fs::read(path).map_err(|e| {
+        if e.kind() == io::ErrorKind::NotFound {
+            VaultError::Missing
+        } else {
+            e.into()
+        }
+    })?;
+    let (content, tag) = bytes
+        .split_at_checked(bytes.len().saturating_sub(MAC))
+        .ok_or(VaultError::Damaged("it is cut off"))?;
     let keyring = Keyring::decode(content).ok_or(VaultError::Damaged("it is not well formed"))?;
     let mut wrong = CustodyError::Wrong;
     for (_, wrapped) in keyring.custody.iter().filter(|(kind, _)| *kind == custodian.kind()) {
@@ -291,14 +310,20 @@ impl Vault {
         if have < paths.era_min || have < paths.era.len() {
             return Err(match last {
                 Some(e) => e.into(),
-                None => VaultError::Places { have, want: paths.era_min },
+                None => VaultError::Places {
+                    have,
+                    want: paths.era_min,
+                },
             });
         }
         let recovery = RecoveryKey::generate(entropy)?;
         let wrapping = wrapping_key(&root, &era, &org)?;
         let mut named = Vec::new();
         for purpose in Purpose::ALL {
-            named.push(Named { purpose, wrapped: wrap(&wrapping, &random_key(entropy)?.0)? });
+            named.push(Named {
+                purpose,
+                wrapped: wrap(&wrapping, &random_key(entropy)?.0)?,
+            });
         }
         let mut slots = Vec::with_capacity(POOL);
         for _ in 0..POOL {
@@ -334,7 +359,11 @@ impl Vault {
     ///
     /// # Errors
     /// See [`VaultError`].
-    pub fn open(paths: Paths, custodian: &dyn Custodian, entropy: Arc<dyn Entropy>) -> Result<(Self, Settled), VaultError> {
+    pub fn open(
+        paths: Paths,
+        custodian: &dyn Custodian,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<(Self, Settled), VaultError> {
         let (mut keyring, root) = read_keyring(&paths.keyring, custodian)?;
         let mut settled = Settled::default();
         roll_forward(&paths, custodian, &mut keyring, &mut settled)?;
@@ -376,7 +405,13 @@ impl Vault {
         let mut state = self.state.write();
         state.next = state.next.max(used);
         let upto = state.next as usize;
-        for slot in state.keyring.slots.iter_mut().take(upto).filter(|s| s.state == SlotState::Free) {
+        for slot in state
+            .keyring
+            .slots
+            .iter_mut()
+            .take(upto)
+            .filter(|s| s.state == SlotState::Free)
+        {
             slot.state = SlotState::Active;
         }
     }
@@ -393,7 +428,12 @@ impl Vault {
     /// No free slot is left and the keyring could not be extended.
     pub fn allot(&self) -> Result<u32, VaultError> {
         let mut state = self.state.write();
-        while state.keyring.slots.get(state.next as usize).is_some_and(|s| s.state != SlotState::Free) {
+        while state
+            .keyring
+            .slots
+            .get(state.next as usize)
+            .is_some_and(|s| s.state != SlotState::Free)
+        {
             state.next += 1;
         }
         if state.next as usize >= state.keyring.slots.len() {
@@ -456,7 +496,9 @@ impl Vault {
     pub fn destroyed(&self) -> Vec<u32> {
         let state = self.state.read();
         let all = state.keyring.slots.iter().zip(0..);
-        all.filter(|(slot, _)| slot.state == SlotState::Destroyed).map(|(_, n)| n).collect()
+        all.filter(|(slot, _)| slot.state == SlotState::Destroyed)
+            .map(|(_, n)| n)
+            .collect()
     }
 
     /// Destroyed slots whose tombstone may be missing in the log.
@@ -556,18 +598,35 @@ impl Vault {
     /// The generation does not exist.
     pub fn organisation_key(&self, purpose: [u8; 8], generation: u16, number: u64) -> Result<Arc<SealKey>, VaultError> {
         let epoch = number >> EPOCH_BITS;
-        let generation = if generation == 0 { self.generations() } else { generation };
-        let hash = purpose.iter().fold(0_u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(*b)));
+        let generation = if generation == 0 {
+            self.generations()
+        } else {
+            generation
+        };
+        let hash = purpose
+            .iter()
+            .fold(0_u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(*b)));
         // The names of purposes are few and fixed; the top bit keeps them apart from slots.
         let name = (hash | 1 << 31, generation, epoch);
         if let Some(key) = self.cache.get(&name) {
             return Ok(key);
         }
         let state = self.state.read();
-        let named = state.keyring.named.iter().filter(|n| n.purpose == Purpose::Organisation);
-        let wrapped = named.skip(usize::from(generation).wrapping_sub(1)).map(|n| n.wrapped).next();
+        let named = state
+            .keyring
+            .named
+            .iter()
+            .filter(|n| n.purpose == Purpose::Organisation);
+        let wrapped = named
+            .skip(usize::from(generation).wrapping_sub(1))
+            .map(|n| n.wrapped)
+            .next();
         let key = unwrap(&state.wrapping, &wrapped.ok_or(VaultError::NoSlot)?)?;
-        let key = kbkdf(key.0.as_slice(), "keepwell organisation", &[&purpose, &epoch.to_be_bytes()])?;
+        let key = kbkdf(
+            key.0.as_slice(),
+            "keepwell organisation",
+            &[&purpose, &epoch.to_be_bytes()],
+        )?;
         let key = Arc::new(SealKey::new(&key, &self.org, purpose, generation, epoch)?);
         self.cache.insert(name, &key);
         Ok(key)
@@ -577,7 +636,12 @@ impl Vault {
     #[must_use]
     pub fn generations(&self) -> u16 {
         let state = self.state.read();
-        state.keyring.named.iter().filter(|n| n.purpose == Purpose::Organisation).count() as u16
+        state
+            .keyring
+            .named
+            .iter()
+            .filter(|n| n.purpose == Purpose::Organisation)
+            .count() as u16
     }
 
     /// The key of the snapshot with this random id; dies with the ERA.
@@ -614,7 +678,14 @@ impl Vault {
     /// # Errors
     /// The slot does not exist.
     pub fn key_ref(&self, slot: u32, rid: u64) -> Result<[u8; 16], VaultError> {
-        let id = self.state.read().keyring.slots.get(slot as usize).ok_or(VaultError::NoSlot)?.id;
+        let id = self
+            .state
+            .read()
+            .keyring
+            .slots
+            .get(slot as usize)
+            .ok_or(VaultError::NoSlot)?
+            .id;
         let mut block = [0; 16];
         for (to, from) in block.iter_mut().zip(id.into_iter().chain(rid.to_be_bytes())) {
             *to = from;
@@ -692,7 +763,10 @@ impl Vault {
         let fresh = || -> Result<[u8; WRAPPED], VaultError> {
             Ok(wrap(&state.wrapping, &random_key(self.entropy.as_ref())?.0)?)
         };
-        changed.named.push(Named { purpose: Purpose::Organisation, wrapped: fresh()? });
+        changed.named.push(Named {
+            purpose: Purpose::Organisation,
+            wrapped: fresh()?,
+        });
         for slot in changed.slots.iter_mut().filter(|s| s.state == SlotState::Active) {
             if slot.later.len() >= 200 {
                 return Err(VaultError::Damaged("a slot has too many generations"));
@@ -712,7 +786,10 @@ impl Vault {
         step: &dyn Fn(EraseStep) -> Result<(), VaultError>,
     ) -> Result<ErasedKeys, VaultError> {
         let mut state = self.state.write();
-        if slots.iter().any(|s| *s == SHARED || *s as usize >= state.keyring.slots.len()) {
+        if slots
+            .iter()
+            .any(|s| *s == SHARED || *s as usize >= state.keyring.slots.len())
+        {
             return Err(VaultError::NoSlot);
         }
         // (1)
@@ -731,7 +808,10 @@ impl Vault {
                 // Best effort: a place that fails here is overwritten at the next start.
                 let _ = era::overwrite_others(place, &old_tag);
             }
-            return Err(VaultError::Places { have, want: self.paths.era_min.max(1) });
+            return Err(VaultError::Places {
+                have,
+                want: self.paths.era_min.max(1),
+            });
         }
         step(EraseStep::Places)?;
         // (2)
@@ -778,7 +858,14 @@ impl Vault {
         let mut done = ErasedKeys::default();
         let tag = state.keyring.era;
         let mut places = self.paths.era.clone();
-        places.extend(state.keyring.pending.iter().filter(|p| !self.paths.era.contains(p)).cloned());
+        places.extend(
+            state
+                .keyring
+                .pending
+                .iter()
+                .filter(|p| !self.paths.era.contains(p))
+                .cloned(),
+        );
         for place in places {
             let listed = self.paths.era.contains(&place);
             let result = era::Place::read(&place).and_then(|found| {
@@ -810,7 +897,11 @@ impl Vault {
         let mut state = self.state.write();
         let tag = state.keyring.era;
         let interrupted = !state.keyring.pending.is_empty();
-        let stray = self.paths.era.iter().any(|p| era::Place::read(p).is_ok_and(|found| found.holds_another(&tag)));
+        let stray = self
+            .paths
+            .era
+            .iter()
+            .any(|p| era::Place::read(p).is_ok_and(|found| found.holds_another(&tag)));
         if stray && !settled.finished && !interrupted {
             settled.undone = true;
         }
@@ -901,7 +992,9 @@ fn roll_forward(
 ) -> Result<(), VaultError> {
     let next = beside(&paths.keyring, ".next");
     match read_keyring(&next, custodian) {
-        Ok((newer, _)) if newer.org == keyring.org && newer.revision > keyring.revision && find_era(paths, &newer).is_ok() => {
+        Ok((newer, _))
+            if newer.org == keyring.org && newer.revision > keyring.revision && find_era(paths, &newer).is_ok() =>
+        {
             switch(&paths.keyring)?;
             *keyring = newer;
             settled.finished = true;
@@ -920,7 +1013,11 @@ fn roll_forward(
         }
         // The copy must open with the ERA that is kept.
         let same = std::fs::read(copy).ok() == std::fs::read(&paths.keyring).ok();
-        if !same && std::fs::read(&paths.keyring).and_then(|bytes| replace(copy, &bytes)).is_err() {
+        if !same
+            && std::fs::read(&paths.keyring)
+                .and_then(|bytes| replace(copy, &bytes))
+                .is_err()
+        {
             settled.unreachable.push(copy.clone());
         }
     }
@@ -986,7 +1083,11 @@ fn key_refs(keyring: &Keyring, wrapping: &Key) -> Result<Vec<KeyRef>, VaultError
 }
 
 fn signing_key(keyring: &Keyring, purpose: Purpose, wrapping: &Key) -> Result<Ed25519KeyPair, VaultError> {
-    let named = keyring.named.iter().rfind(|n| n.purpose == purpose).ok_or(VaultError::Damaged("a named key is missing"))?;
+    let named = keyring
+        .named
+        .iter()
+        .rfind(|n| n.purpose == purpose)
+        .ok_or(VaultError::Damaged("a named key is missing"))?;
     let seed = unwrap(wrapping, &named.wrapped)?;
     Ed25519KeyPair::from_seed_unchecked(seed.0.as_slice()).map_err(|_| VaultError::Damaged("a signing key is refused"))
 }

@@ -35,7 +35,12 @@ pub trait Backend: Send + Sync + 'static {
     fn sign_out(&self, session: &Session, seen: &Seen) -> impl Future<Output = String> + Send;
 
     /// Patients that match all given fields, best first, at most `limit`; each shown one is logged.
-    fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
+    fn find(
+        &self,
+        ctx: &Context,
+        asked: &Find,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
 
     /// The Patient resources of these ids as JSON, in that order, leaving out what cannot be read (any more).
     fn patients(&self, ctx: &Context, ids: &[String]) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
@@ -51,7 +56,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Who looked at the record, newest first, at most `limit` entries, each already checked against the checkpoint.
     /// Reading the log is itself an access and is logged.
-    fn access_log(&self, ctx: &Context, id: &str, limit: usize) -> impl Future<Output = Result<AccessLog, Refusal>> + Send;
+    fn access_log(
+        &self,
+        ctx: &Context,
+        id: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<AccessLog, Refusal>> + Send;
 
     /// Keys, log and storage in words, without any patient.
     fn status(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Group>, Refusal>> + Send;

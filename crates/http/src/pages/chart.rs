@@ -231,7 +231,10 @@ pub const SHOWN: [(&str, usize); 19] = [
 /// The types a chart can show.
 #[must_use]
 pub fn shown() -> Vec<(ResourceType, usize)> {
-    SHOWN.iter().filter_map(|(name, most)| Some((ResourceType::from_name(name)?, *most))).collect()
+    SHOWN
+        .iter()
+        .filter_map(|(name, most)| Some((ResourceType::from_name(name)?, *most)))
+        .collect()
 }
 
 impl Banner {
@@ -256,30 +259,44 @@ impl Banner {
             _ => "sex not recorded",
         };
         let telecom = read::items(patient, "telecom");
-        let phone = telecom.iter().find(|t| t.str("system") == Some("phone")).and_then(|t| t.str("value"));
+        let phone = telecom
+            .iter()
+            .find(|t| t.str("system") == Some("phone"))
+            .and_then(|t| t.str("value"));
         let language = read::items(patient, "communication")
             .iter()
             .find(|c| c.get("preferred").and_then(Value::as_bool) == Some(true))
             .or_else(|| read::items(patient, "communication").first())
             .map(|c| language(&read::concept_of(c, "language")));
         let multiple = match (patient.get("multipleBirthBoolean"), patient.get("multipleBirthInteger")) {
-            (_, Some(n)) => n.as_number().map(|n| format!("Twin or multiple birth, number {n}: check the given name")),
+            (_, Some(n)) => n
+                .as_number()
+                .map(|n| format!("Twin or multiple birth, number {n}: check the given name")),
             (Some(Value::Bool(true)), _) => Some("Twin or multiple birth: check the given name".to_owned()),
             _ => None,
         };
         Self {
             id: read::first(patient, &["id"]).to_owned(),
-            temporary_name: read::items(patient, "name").iter().all(|n| matches!(n.str("use"), Some("temp" | "anonymous"))),
+            temporary_name: read::items(patient, "name")
+                .iter()
+                .all(|n| matches!(n.str("use"), Some("temp" | "anonymous"))),
             name,
             other_names,
-            birth: if birth.is_empty() { "not recorded".to_owned() } else { birth },
+            birth: if birth.is_empty() {
+                "not recorded".to_owned()
+            } else {
+                birth
+            },
             age,
             sex: sex.to_owned(),
             died: dead.then(|| death.map(When::date).unwrap_or_default()),
             identifiers: identifiers(patient),
             labels: labels(patient),
             multiple,
-            address: read::items(patient, "address").first().map(read::address).unwrap_or_default(),
+            address: read::items(patient, "address")
+                .first()
+                .map(read::address)
+                .unwrap_or_default(),
             phone: phone.unwrap_or_default().to_owned(),
             language: language.unwrap_or_default(),
         }
@@ -303,7 +320,13 @@ fn language(code: &str) -> String {
         "ru" => "Russian",
         "uk" => "Ukrainian",
         "vi" => "Vietnamese",
-        "zh" => if code == "zh-HK" { "Cantonese" } else { "Chinese" },
+        "zh" => {
+            if code == "zh-HK" {
+                "Cantonese"
+            } else {
+                "Chinese"
+            }
+        }
         _ => code,
     };
     name.to_owned()
@@ -313,7 +336,9 @@ fn identifiers(patient: &Value<'_>) -> Vec<(String, String)> {
     const SSN: &str = "http://hl7.org/fhir/sid/us-ssn";
     let mut out = Vec::new();
     for i in read::items(patient, "identifier") {
-        let Some(value) = i.str("value").map(str::trim).filter(|v| !v.is_empty()) else { continue };
+        let Some(value) = i.str("value").map(str::trim).filter(|v| !v.is_empty()) else {
+            continue;
+        };
         let system = i.str("system").unwrap_or_default();
         let code = read::code_of(i, "type", "");
         let secret = system == SSN || matches!(code, "SS" | "SB" | "TAX") || nine_digits(value);
@@ -342,11 +367,15 @@ fn identifiers(patient: &Value<'_>) -> Vec<(String, String)> {
 
 /// Nine digits with or without hyphens look like a social security number, whatever their system says.
 fn nine_digits(value: &str) -> bool {
-    value.chars().filter(char::is_ascii_digit).count() == 9 && value.chars().all(|c| c.is_ascii_digit() || c == '-' || c == ' ')
+    value.chars().filter(char::is_ascii_digit).count() == 9
+        && value.chars().all(|c| c.is_ascii_digit() || c == '-' || c == ' ')
 }
 
 fn labels(patient: &Value<'_>) -> Vec<String> {
-    let security = patient.get("meta").map(|m| read::items(m, "security")).unwrap_or_default();
+    let security = patient
+        .get("meta")
+        .map(|m| read::items(m, "security"))
+        .unwrap_or_default();
     security
         .iter()
         .filter_map(|s| match s.str("code")? {
@@ -361,10 +390,18 @@ fn labels(patient: &Value<'_>) -> Vec<String> {
 impl ChartView {
     /// Builds the chart from a Patient, the resources of its compartment and the types that were looked at.
     #[must_use]
-    pub fn from_resources(patient: &Value<'_>, resources: &[Value<'_>], looked_at: &[ResourceType], today: Day) -> Self {
+    pub fn from_resources(
+        patient: &Value<'_>,
+        resources: &[Value<'_>],
+        looked_at: &[ResourceType],
+        today: Day,
+    ) -> Self {
         let mut by_type: BTreeMap<&str, Vec<&Value<'_>>> = BTreeMap::new();
         for r in resources.iter().filter(|r| !read::in_error(r)) {
-            by_type.entry(r.str("resourceType").unwrap_or_default()).or_default().push(r);
+            by_type
+                .entry(r.str("resourceType").unwrap_or_default())
+                .or_default()
+                .push(r);
         }
         let seen = |name: &str| looked_at.iter().any(|t| t.name() == name);
         let of = |name: &str| by_type.get(name).map(Vec::as_slice).unwrap_or_default();
@@ -385,7 +422,11 @@ impl ChartView {
         let observations = of("Observation");
         Self {
             banner: Banner::from_patient(patient, today),
-            allergies: if seen("AllergyIntolerance") { allergies(of("AllergyIntolerance")) } else { Allergies::Hidden },
+            allergies: if seen("AllergyIntolerance") {
+                allergies(of("AllergyIntolerance"))
+            } else {
+                Allergies::Hidden
+            },
             problems,
             medications,
             given: block("MedicationAdministration", &administration),
@@ -402,7 +443,8 @@ impl ChartView {
             contacts: block("RelatedPerson", &contact),
             appointments: block("Appointment", &appointment),
             coverage: seen("Coverage").then(|| of("Coverage").iter().map(|r| cover(r)).collect()),
-            claims: seen("Claim").then(|| newest_first(of("Claim").iter().map(|r| claim(r, of("ClaimResponse"))).collect())),
+            claims: seen("Claim")
+                .then(|| newest_first(of("Claim").iter().map(|r| claim(r, of("ClaimResponse"))).collect())),
         }
     }
 }
@@ -415,7 +457,9 @@ fn newest_first(mut rows: Vec<Row>) -> Vec<Row> {
 /// The first of the elements that holds a date: as shown and as a key.
 fn dated(v: &Value<'_>, names: &[&str]) -> (String, Option<Day>) {
     for n in names {
-        let text = v.str(n).or_else(|| v.get(n).and_then(|p| p.str("start").or(p.str("end"))));
+        let text = v
+            .str(n)
+            .or_else(|| v.get(n).and_then(|p| p.str("start").or(p.str("end"))));
         if let Some(w) = text.and_then(When::parse) {
             return (w.date(), Some(w.day()));
         }
@@ -424,21 +468,36 @@ fn dated(v: &Value<'_>, names: &[&str]) -> (String, Option<Day>) {
 }
 
 fn by(v: &Value<'_>, name: &str) -> String {
-    v.get(name).and_then(|r| r.str("display")).unwrap_or_default().to_owned()
+    v.get(name)
+        .and_then(|r| r.str("display"))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The displays of `list[].element`.
 fn actors(v: &Value<'_>, list: &str, element: &str) -> String {
-    let names: Vec<&str> = read::items(v, list).iter().filter_map(|p| p.get(element)?.str("display")).collect();
+    let names: Vec<&str> = read::items(v, list)
+        .iter()
+        .filter_map(|p| p.get(element)?.str("display"))
+        .collect();
     names.join(", ")
 }
 
 fn joined(parts: &[&str]) -> String {
-    parts.iter().filter(|p| !p.is_empty()).copied().collect::<Vec<_>>().join(" · ")
+    parts
+        .iter()
+        .filter(|p| !p.is_empty())
+        .copied()
+        .collect::<Vec<_>>()
+        .join(" · ")
 }
 
 fn note_text(v: &Value<'_>) -> String {
-    read::items(v, "note").iter().filter_map(|n| n.str("text")).collect::<Vec<_>>().join(" ")
+    read::items(v, "note")
+        .iter()
+        .filter_map(|n| n.str("text"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn allergies(list: &[&Value<'_>]) -> Allergies {
@@ -446,7 +505,9 @@ fn allergies(list: &[&Value<'_>]) -> Allergies {
     let mut known = Vec::new();
     let mut denied = false;
     for a in list {
-        if matches!(read::code_of(a, "clinicalStatus", ""), "resolved" | "inactive") || read::code_of(a, "verificationStatus", "") == "refuted" {
+        if matches!(read::code_of(a, "clinicalStatus", ""), "resolved" | "inactive")
+            || read::code_of(a, "verificationStatus", "") == "refuted"
+        {
             continue;
         }
         let substance = read::concept_of(a, "code");
@@ -457,7 +518,12 @@ fn allergies(list: &[&Value<'_>]) -> Allergies {
         let reactions = read::items(a, "reaction");
         let words: Vec<String> = reactions
             .iter()
-            .flat_map(|r| read::items(r, "manifestation").iter().map(read::concept).map(move |m| (m, r.str("severity"))))
+            .flat_map(|r| {
+                read::items(r, "manifestation")
+                    .iter()
+                    .map(read::concept)
+                    .map(move |m| (m, r.str("severity")))
+            })
             .map(|(m, severity)| severity.map_or_else(|| m.clone(), |s| format!("{m} ({s})")))
             .collect();
         let tag = match a.str("criticality") {
@@ -466,7 +532,11 @@ fn allergies(list: &[&Value<'_>]) -> Allergies {
             _ => "",
         };
         known.push(Allergy {
-            substance: if substance.is_empty() { "Substance not recorded".to_owned() } else { substance },
+            substance: if substance.is_empty() {
+                "Substance not recorded".to_owned()
+            } else {
+                substance
+            },
             reaction: joined(&[&words.join(", "), &note_text(a)]),
             severe: !tag.is_empty(),
             tag,
@@ -492,7 +562,10 @@ fn problem(c: &Value<'_>) -> Row {
         (false, true) => format!("since {onset}"),
         _ => end,
     };
-    let code = read::items(c.get("code").unwrap_or(&Value::Null), "coding").first().and_then(|c| c.str("code")).unwrap_or_default();
+    let code = read::items(c.get("code").unwrap_or(&Value::Null), "coding")
+        .first()
+        .and_then(|c| c.str("code"))
+        .unwrap_or_default();
     Row {
         what: read::concept_of(c, "code"),
         detail: joined(&[&read::concept_of(c, "severity"), code, &note_text(c)]),
@@ -506,15 +579,26 @@ fn problem(c: &Value<'_>) -> Row {
 
 fn medicine(m: &Value<'_>) -> String {
     let text = read::concept_of(m, "medicationCodeableConcept");
-    if text.is_empty() { m.get("medicationReference").map(|r| by_reference(r, m)).unwrap_or_default() } else { text }
+    if text.is_empty() {
+        m.get("medicationReference")
+            .map(|r| by_reference(r, m))
+            .unwrap_or_default()
+    } else {
+        text
+    }
 }
 
 /// A reference's display, or the code of the contained resource it points at.
 fn by_reference(r: &Value<'_>, of: &Value<'_>) -> String {
     let inside = r.str("reference").and_then(|t| t.strip_prefix('#')).and_then(|id| {
-        read::items(of, "contained").iter().find(|c| c.str("id") == Some(id)).map(|c| read::concept_of(c, "code"))
+        read::items(of, "contained")
+            .iter()
+            .find(|c| c.str("id") == Some(id))
+            .map(|c| read::concept_of(c, "code"))
     });
-    inside.filter(|t| !t.is_empty()).unwrap_or_else(|| r.str("display").unwrap_or("Medicine not named").to_owned())
+    inside
+        .filter(|t| !t.is_empty())
+        .unwrap_or_else(|| r.str("display").unwrap_or("Medicine not named").to_owned())
 }
 
 fn medication(m: &Value<'_>) -> Row {
@@ -526,7 +610,10 @@ fn medication(m: &Value<'_>) -> Row {
         .filter_map(|d| d.str("text").or_else(|| d.str("patientInstruction")))
         .collect();
     let why: Vec<String> = read::items(m, "reasonCode").iter().map(read::concept).collect();
-    let (start, sort) = dated(m, &["authoredOn", "effectiveDateTime", "effectivePeriod", "dateAsserted"]);
+    let (start, sort) = dated(
+        m,
+        &["authoredOn", "effectiveDateTime", "effectivePeriod", "dateAsserted"],
+    );
     Row {
         what: medicine(m),
         detail: joined(&[&doses.join("; "), &why.join(", "), &note_text(m)]),
@@ -540,11 +627,20 @@ fn medication(m: &Value<'_>) -> Row {
 
 fn administration(m: &Value<'_>) -> Row {
     let at = read::first(m, &["effectiveDateTime"]);
-    let at = if at.is_empty() { m.get("effectivePeriod").and_then(|p| p.str("start")).unwrap_or_default() } else { at };
+    let at = if at.is_empty() {
+        m.get("effectivePeriod")
+            .and_then(|p| p.str("start"))
+            .unwrap_or_default()
+    } else {
+        at
+    };
     let when = When::parse(at);
     let why: Vec<String> = read::items(m, "statusReason").iter().map(read::concept).collect();
     let dose = m.get("dosage").map(|d| {
-        d.str("text").map(str::to_owned).or_else(|| d.get("dose").map(read::quantity)).unwrap_or_default()
+        d.str("text")
+            .map(str::to_owned)
+            .or_else(|| d.get("dose").map(read::quantity))
+            .unwrap_or_default()
     });
     let status = m.str("status").unwrap_or_default();
     Row {
@@ -552,7 +648,11 @@ fn administration(m: &Value<'_>) -> Row {
         detail: joined(&[&dose.unwrap_or_default(), &why.join(", ")]),
         when: when.map(When::full).unwrap_or_default(),
         by: actors(m, "performer", "actor"),
-        state: if status == "not-done" { "not given".to_owned() } else { status.to_owned() },
+        state: if status == "not-done" {
+            "not given".to_owned()
+        } else {
+            status.to_owned()
+        },
         past: false,
         sort: when.map(When::day),
     }
@@ -560,7 +660,11 @@ fn administration(m: &Value<'_>) -> Row {
 
 fn encounter(e: &Value<'_>) -> Row {
     let types: Vec<String> = read::items(e, "type").iter().map(read::concept).collect();
-    let why: Vec<String> = read::items(e, "reasonCode").iter().map(read::concept).filter(|w| !types.contains(w)).collect();
+    let why: Vec<String> = read::items(e, "reasonCode")
+        .iter()
+        .map(read::concept)
+        .filter(|w| !types.contains(w))
+        .collect();
     let class = e.get("class").map(|c| match c.str("code") {
         Some("AMB") => "visit",
         Some("IMP" | "ACUTE" | "NONAC") => "hospital stay",
@@ -571,7 +675,11 @@ fn encounter(e: &Value<'_>) -> Row {
     });
     let (_, sort) = dated(e, &["period"]);
     Row {
-        what: if types.is_empty() { "Encounter".to_owned() } else { types.join(", ") },
+        what: if types.is_empty() {
+            "Encounter".to_owned()
+        } else {
+            types.join(", ")
+        },
         detail: joined(&[class.unwrap_or_default(), &why.join(", ")]),
         when: e.get("period").map(read::period).unwrap_or_default(),
         by: actors(e, "participant", "individual"),
@@ -589,14 +697,22 @@ fn immunization(i: &Value<'_>) -> Row {
         .map(|n| format!("dose {n}"))
         .unwrap_or_default();
     let lot = i.str("lotNumber").map(|l| format!("lot {l}")).unwrap_or_default();
-    let when = if when.is_empty() { i.str("occurrenceString").unwrap_or_default().to_owned() } else { when };
+    let when = if when.is_empty() {
+        i.str("occurrenceString").unwrap_or_default().to_owned()
+    } else {
+        when
+    };
     let state = i.str("status").unwrap_or_default();
     Row {
         what: read::concept_of(i, "vaccineCode"),
         detail: joined(&[&dose, &lot]),
         when,
         by: actors(i, "performer", "actor"),
-        state: if state == "not-done" { "not given".to_owned() } else { String::new() },
+        state: if state == "not-done" {
+            "not given".to_owned()
+        } else {
+            String::new()
+        },
         past: false,
         sort,
     }
@@ -610,7 +726,11 @@ fn procedure(p: &Value<'_>) -> Row {
         detail: note_text(p),
         when,
         by: actors(p, "performer", "actor"),
-        state: if state == "completed" { String::new() } else { state.to_owned() },
+        state: if state == "completed" {
+            String::new()
+        } else {
+            state.to_owned()
+        },
         past: false,
         sort,
     }
@@ -618,13 +738,23 @@ fn procedure(p: &Value<'_>) -> Row {
 
 fn plan(p: &Value<'_>, goals: &[&Value<'_>]) -> Row {
     let title = p.str("title").map_or_else(
-        || read::items(p, "category").iter().map(read::concept).filter(|c| !c.is_empty()).collect::<Vec<_>>().join(", "),
+        || {
+            read::items(p, "category")
+                .iter()
+                .map(read::concept)
+                .filter(|c| !c.is_empty())
+                .collect::<Vec<_>>()
+                .join(", ")
+        },
         str::to_owned,
     );
     let activities: Vec<String> = read::items(p, "activity")
         .iter()
         .filter_map(|a| a.get("detail"))
-        .map(|d| d.str("description").map_or_else(|| read::concept_of(d, "code"), str::to_owned))
+        .map(|d| {
+            d.str("description")
+                .map_or_else(|| read::concept_of(d, "code"), str::to_owned)
+        })
         .filter(|t| !t.is_empty())
         .collect();
     let aims: Vec<String> = read::items(p, "goal")
@@ -636,7 +766,11 @@ fn plan(p: &Value<'_>, goals: &[&Value<'_>]) -> Row {
     let (_, sort) = dated(p, &["period", "created"]);
     let state = p.str("status").unwrap_or_default();
     Row {
-        what: if title.is_empty() { "Care plan".to_owned() } else { title },
+        what: if title.is_empty() {
+            "Care plan".to_owned()
+        } else {
+            title
+        },
         detail: joined(&[&aims.join("; "), &activities.join("; ")]),
         when: p.get("period").map(read::period).unwrap_or_default(),
         by: by(p, "author"),
@@ -649,12 +783,20 @@ fn plan(p: &Value<'_>, goals: &[&Value<'_>]) -> Row {
 fn report(r: &Value<'_>) -> Row {
     let (when, sort) = dated(r, &["effectiveDateTime", "effectivePeriod", "issued"]);
     let results = read::items(r, "result").len();
-    let count = if results == 0 { String::new() } else { format!("{results} result{}", if results == 1 { "" } else { "s" }) };
+    let count = if results == 0 {
+        String::new()
+    } else {
+        format!("{results} result{}", if results == 1 { "" } else { "s" })
+    };
     Row {
         what: read::concept_of(r, "code"),
         detail: joined(&[&count, r.str("conclusion").unwrap_or_default()]),
         when,
-        by: read::items(r, "performer").iter().filter_map(|p| p.str("display")).collect::<Vec<_>>().join(", "),
+        by: read::items(r, "performer")
+            .iter()
+            .filter_map(|p| p.str("display"))
+            .collect::<Vec<_>>()
+            .join(", "),
         state: String::new(),
         past: false,
         sort,
@@ -674,15 +816,27 @@ fn note(d: &Value<'_>) -> Note {
     let attachment = read::items(d, "content").iter().find_map(|c| c.get("attachment"));
     let field = |name| attachment.and_then(|a| a.str(name)).unwrap_or_default();
     let mime = field("contentType");
-    let text = (mime.starts_with("text/plain") && !field("data").is_empty()).then(|| decode(field("data"))).flatten();
+    let text = (mime.starts_with("text/plain") && !field("data").is_empty())
+        .then(|| decode(field("data")))
+        .flatten();
     let kind = read::concept_of(d, "type");
-    let title = [field("title"), d.str("description").unwrap_or_default(), &kind].into_iter().find(|t| !t.is_empty());
+    let title = [field("title"), d.str("description").unwrap_or_default(), &kind]
+        .into_iter()
+        .find(|t| !t.is_empty());
     let (_, sort) = dated(d, &["date"]);
     Note {
         title: title.unwrap_or("Document").to_owned(),
         when: d.str("date").and_then(When::parse).map(When::date).unwrap_or_default(),
-        by: read::items(d, "author").iter().filter_map(|a| a.str("display")).collect::<Vec<_>>().join(", "),
-        attachment: if text.is_some() || mime.is_empty() { String::new() } else { format!("Attached file ({mime})") },
+        by: read::items(d, "author")
+            .iter()
+            .filter_map(|a| a.str("display"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        attachment: if text.is_some() || mime.is_empty() {
+            String::new()
+        } else {
+            format!("Attached file ({mime})")
+        },
         text,
         kind,
         sort,
@@ -705,11 +859,19 @@ fn family(f: &Value<'_>) -> Row {
     let conditions: Vec<String> = read::items(f, "condition")
         .iter()
         .map(|c| {
-            let age = c.get("onsetAge").and_then(|a| a.get("value")).and_then(Value::as_number);
-            age.map_or_else(|| read::concept_of(c, "code"), |a| format!("{} at {a}", read::concept_of(c, "code")))
+            let age = c
+                .get("onsetAge")
+                .and_then(|a| a.get("value"))
+                .and_then(Value::as_number);
+            age.map_or_else(
+                || read::concept_of(c, "code"),
+                |a| format!("{} at {a}", read::concept_of(c, "code")),
+            )
         })
         .collect();
-    let relation = read::items(f.get("relationship").unwrap_or(&Value::Null), "coding").first().and_then(|c| c.str("display"));
+    let relation = read::items(f.get("relationship").unwrap_or(&Value::Null), "coding")
+        .first()
+        .and_then(|c| c.str("display"));
     Row {
         what: relation.map_or_else(|| read::concept_of(f, "relationship"), str::to_owned),
         detail: conditions.join(", "),
@@ -720,7 +882,10 @@ fn family(f: &Value<'_>) -> Row {
 
 fn contact(r: &Value<'_>) -> Row {
     let relation: Vec<String> = read::items(r, "relationship").iter().map(read::concept).collect();
-    let phones: Vec<&str> = read::items(r, "telecom").iter().filter_map(|t| t.str("value")).collect();
+    let phones: Vec<&str> = read::items(r, "telecom")
+        .iter()
+        .filter_map(|t| t.str("value"))
+        .collect();
     Row {
         what: read::items(r, "name").first().map(read::human_name).unwrap_or_default(),
         detail: joined(&[&relation.join(", "), &phones.join(", ")]),
@@ -731,8 +896,14 @@ fn contact(r: &Value<'_>) -> Row {
 fn appointment(a: &Value<'_>) -> Row {
     let start = a.str("start").and_then(When::parse);
     Row {
-        what: a.str("description").map_or_else(|| "Appointment".to_owned(), str::to_owned),
-        detail: a.get("minutesDuration").and_then(Value::as_number).map(|m| format!("{m} minutes")).unwrap_or_default(),
+        what: a
+            .str("description")
+            .map_or_else(|| "Appointment".to_owned(), str::to_owned),
+        detail: a
+            .get("minutesDuration")
+            .and_then(Value::as_number)
+            .map(|m| format!("{m} minutes"))
+            .unwrap_or_default(),
         when: start.map(When::full).unwrap_or_default(),
         by: read::items(a, "participant")
             .iter()
@@ -748,9 +919,15 @@ fn appointment(a: &Value<'_>) -> Row {
 }
 
 fn cover(c: &Value<'_>) -> Cover {
-    let plan = read::items(c, "class").iter().find_map(|k| k.str("name").or_else(|| k.str("value")));
+    let plan = read::items(c, "class")
+        .iter()
+        .find_map(|k| k.str("name").or_else(|| k.str("value")));
     Cover {
-        payor: read::items(c, "payor").iter().map(read::reference).collect::<Vec<_>>().join(", "),
+        payor: read::items(c, "payor")
+            .iter()
+            .map(read::reference)
+            .collect::<Vec<_>>()
+            .join(", "),
         plan: plan.map_or_else(|| read::concept_of(c, "type"), str::to_owned),
         number: c.str("subscriberId").unwrap_or("not recorded").to_owned(),
         relationship: read::concept_of(c, "relationship"),
@@ -760,15 +937,30 @@ fn cover(c: &Value<'_>) -> Cover {
 }
 
 fn claim(c: &Value<'_>, responses: &[&Value<'_>]) -> Row {
-    let items: Vec<String> = read::items(c, "item").iter().map(|i| read::concept_of(i, "productOrService")).collect();
+    let items: Vec<String> = read::items(c, "item")
+        .iter()
+        .map(|i| read::concept_of(i, "productOrService"))
+        .collect();
     let id = c.str("id");
-    let answer = responses.iter().find(|r| r.get("request").and_then(|r| read::target(r, "Claim")) == id && id.is_some());
-    let paid = answer.and_then(|r| r.get("payment")?.get("amount")).map(read::money).unwrap_or_default();
+    let answer = responses
+        .iter()
+        .find(|r| r.get("request").and_then(|r| read::target(r, "Claim")) == id && id.is_some());
+    let paid = answer
+        .and_then(|r| r.get("payment")?.get("amount"))
+        .map(read::money)
+        .unwrap_or_default();
     let answered = answer.and_then(|r| r.str("disposition")).unwrap_or_default();
     let (when, sort) = dated(c, &["created", "billablePeriod"]);
     Row {
-        what: if items.is_empty() { "Claim".to_owned() } else { items.join(", ") },
-        detail: joined(&[&c.get("total").map(read::money).unwrap_or_default(), format!("{answered} {paid}").trim()]),
+        what: if items.is_empty() {
+            "Claim".to_owned()
+        } else {
+            items.join(", ")
+        },
+        detail: joined(&[
+            &c.get("total").map(read::money).unwrap_or_default(),
+            format!("{answered} {paid}").trim(),
+        ]),
         when,
         by: by(c, "provider"),
         state: c.str("status").unwrap_or_default().to_owned(),
@@ -791,15 +983,51 @@ struct Known {
 
 /// In the order of the page. Ranges are the usual ones for adults at rest; children get none (they depend on age).
 const VITALS: [Known; 9] = [
-    Known { codes: &["85354-9", "55284-4"], title: "Blood pressure", range: (None, None) },
-    Known { codes: &["8867-4"], title: "Heart rate", range: (Some(60.0), Some(100.0)) },
-    Known { codes: &["2708-6", "59408-5"], title: "Oxygen saturation", range: (Some(94.0), None) },
-    Known { codes: &["8310-5", "8331-1"], title: "Temperature", range: (Some(36.0), Some(37.5)) },
-    Known { codes: &["9279-1"], title: "Respiratory rate", range: (Some(12.0), Some(20.0)) },
-    Known { codes: &["29463-7", "3141-9", "8339-4"], title: "Weight", range: (None, None) },
-    Known { codes: &["8302-2"], title: "Height", range: (None, None) },
-    Known { codes: &["39156-5"], title: "Body mass index", range: (Some(18.5), Some(25.0)) },
-    Known { codes: &["9843-4", "8287-5"], title: "Head circumference", range: (None, None) },
+    Known {
+        codes: &["85354-9", "55284-4"],
+        title: "Blood pressure",
+        range: (None, None),
+    },
+    Known {
+        codes: &["8867-4"],
+        title: "Heart rate",
+        range: (Some(60.0), Some(100.0)),
+    },
+    Known {
+        codes: &["2708-6", "59408-5"],
+        title: "Oxygen saturation",
+        range: (Some(94.0), None),
+    },
+    Known {
+        codes: &["8310-5", "8331-1"],
+        title: "Temperature",
+        range: (Some(36.0), Some(37.5)),
+    },
+    Known {
+        codes: &["9279-1"],
+        title: "Respiratory rate",
+        range: (Some(12.0), Some(20.0)),
+    },
+    Known {
+        codes: &["29463-7", "3141-9", "8339-4"],
+        title: "Weight",
+        range: (None, None),
+    },
+    Known {
+        codes: &["8302-2"],
+        title: "Height",
+        range: (None, None),
+    },
+    Known {
+        codes: &["39156-5"],
+        title: "Body mass index",
+        range: (Some(18.5), Some(25.0)),
+    },
+    Known {
+        codes: &["9843-4", "8287-5"],
+        title: "Head circumference",
+        range: (None, None),
+    },
 ];
 const SYSTOLIC: (&str, Range) = ("8480-6", (Some(90.0), Some(130.0)));
 const DIASTOLIC: (&str, Range) = ("8462-4", (Some(60.0), Some(80.0)));
@@ -807,7 +1035,10 @@ const DIASTOLIC: (&str, Range) = ("8462-4", (Some(60.0), Some(80.0)));
 const LOINC: &str = "http://loinc.org";
 
 fn observed_on(o: &Value<'_>) -> Option<When> {
-    let text = o.str("effectiveDateTime").or_else(|| o.get("effectivePeriod")?.str("start")).or_else(|| o.str("effectiveInstant"));
+    let text = o
+        .str("effectiveDateTime")
+        .or_else(|| o.get("effectivePeriod")?.str("start"))
+        .or_else(|| o.str("effectiveInstant"));
     When::parse(text.or_else(|| o.str("issued"))?)
 }
 
@@ -816,13 +1047,19 @@ fn vitals(observations: &[&Value<'_>], birth: &str) -> Vec<Vital> {
     let mut taken: Vec<&str> = Vec::new();
     for known in &VITALS {
         taken.extend(known.codes);
-        let found: Vec<&Value<'_>> =
-            observations.iter().filter(|o| known.codes.contains(&read::code_of(o, "code", LOINC))).copied().collect();
+        let found: Vec<&Value<'_>> = observations
+            .iter()
+            .filter(|o| known.codes.contains(&read::code_of(o, "code", LOINC)))
+            .copied()
+            .collect();
         out.extend(vital(known.title, &found, known.range, birth));
     }
     // Vital signs of other codes, by the name they carry.
     let mut others: BTreeMap<String, Vec<&Value<'_>>> = BTreeMap::new();
-    for o in observations.iter().filter(|o| read::has_code(o, "category", "vital-signs")) {
+    for o in observations
+        .iter()
+        .filter(|o| read::has_code(o, "category", "vital-signs"))
+    {
         if !taken.contains(&read::code_of(o, "code", LOINC)) {
             others.entry(read::concept_of(o, "code")).or_default().push(o);
         }
@@ -838,11 +1075,16 @@ fn vitals(observations: &[&Value<'_>], birth: &str) -> Vec<Vital> {
 /// A value with its moment, newest last.
 fn timeline<'v, 'a>(list: &[&'v Value<'a>]) -> Vec<(When, &'v Value<'a>)> {
     let key = |o: &Value<'_>| {
-        let text = o.str("effectiveDateTime").or_else(|| o.get("effectivePeriod")?.str("start")).or_else(|| o.str("issued"));
+        let text = o
+            .str("effectiveDateTime")
+            .or_else(|| o.get("effectivePeriod")?.str("start"))
+            .or_else(|| o.str("issued"));
         text.unwrap_or_default().to_owned()
     };
-    let mut found: Vec<(Day, String, When, &'v Value<'a>)> =
-        list.iter().filter_map(|o| observed_on(o).map(|w| (w.day(), key(o), w, *o))).collect();
+    let mut found: Vec<(Day, String, When, &'v Value<'a>)> = list
+        .iter()
+        .filter_map(|o| observed_on(o).map(|w| (w.day(), key(o), w, *o)))
+        .collect();
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     found.into_iter().map(|(_, _, w, o)| (w, o)).collect()
 }
@@ -853,7 +1095,10 @@ fn vital(title: &str, list: &[&Value<'_>], range: Range, birth: &str) -> Option<
     let adult = read::years(birth, newest.day()).is_some_and(|y| y >= 18);
     let range = if adult { range } else { (None, None) };
     let pressure = |o: &Value<'_>, code: &str| {
-        read::items(o, "component").iter().find(|c| read::code_of(c, "code", LOINC) == code).and_then(|c| read::number(c.get("valueQuantity")?))
+        read::items(o, "component")
+            .iter()
+            .find(|c| read::code_of(c, "code", LOINC) == code)
+            .and_then(|c| read::number(c.get("valueQuantity")?))
     };
     let two = pressure(last, SYSTOLIC.0).is_some();
     let shown = |o: &Value<'_>| match (pressure(o, SYSTOLIC.0), pressure(o, DIASTOLIC.0)) {
@@ -862,7 +1107,11 @@ fn vital(title: &str, list: &[&Value<'_>], range: Range, birth: &str) -> Option<
     };
     let samples = |value: &dyn Fn(&Value<'_>) -> Option<f64>| -> Vec<Sample> {
         let each = |(w, o): &(When, &Value<'_>)| {
-            Some(Sample { day: w.day(), value: value(o)?, label: format!("{}: {}", w.full(), shown(o)) })
+            Some(Sample {
+                day: w.day(),
+                value: value(o)?,
+                label: format!("{}: {}", w.full(), shown(o)),
+            })
         };
         found.iter().filter_map(each).collect()
     };
@@ -874,13 +1123,23 @@ fn vital(title: &str, list: &[&Value<'_>], range: Range, birth: &str) -> Option<
         };
         vec![line("systolic", SYSTOLIC), line("diastolic", DIASTOLIC)]
     } else {
-        vec![Series { name: "", samples: samples(&|o| read::number(o.get("valueQuantity")?)), band: range }]
+        vec![Series {
+            name: "",
+            samples: samples(&|o| read::number(o.get("valueQuantity")?)),
+            band: range,
+        }]
     };
     let flag = series.iter().any(|s| {
-        s.samples.last().is_some_and(|p| s.band.0.is_some_and(|b| p.value < b) || s.band.1.is_some_and(|b| p.value > b))
+        s.samples
+            .last()
+            .is_some_and(|p| s.band.0.is_some_and(|b| p.value < b) || s.band.1.is_some_and(|b| p.value > b))
     });
     // One point, or a height that no longer changes, says no more as a drawing.
-    let varies = series.iter().any(|s| s.samples.iter().any(|p| s.samples.first().is_some_and(|f| f.value != p.value)));
+    let varies = series.iter().any(|s| {
+        s.samples
+            .iter()
+            .any(|p| s.samples.first().is_some_and(|f| f.value != p.value))
+    });
     let words = |(low, high): Range| match (low, high) {
         (Some(l), Some(h)) => format!("{l} to {h}"),
         (Some(l), None) => format!("{l} or more"),
@@ -912,7 +1171,10 @@ fn labs(observations: &[&Value<'_>]) -> Vec<Lab> {
     let mut groups: BTreeMap<(String, String), Vec<&Value<'_>>> = BTreeMap::new();
     for o in observations.iter().filter(|o| is_lab(o)) {
         let code = read::code_of(o, "code", "").to_owned();
-        groups.entry((read::short_name(&read::concept_of(o, "code")), code)).or_default().push(o);
+        groups
+            .entry((read::short_name(&read::concept_of(o, "code")), code))
+            .or_default()
+            .push(o);
     }
     let mut out: Vec<(Day, Lab)> = groups.iter().filter_map(|((test, _), list)| lab(test, list)).collect();
     // The newest batch first; inside a day what is out of range first.
@@ -928,8 +1190,11 @@ fn limits(o: &Value<'_>) -> Range {
 
 /// The laboratory's own flag; where it gave none, the reference range decides.
 fn flag(o: &Value<'_>) -> &'static str {
-    let codes: Vec<&str> =
-        read::items(o, "interpretation").iter().flat_map(|i| read::items(i, "coding")).filter_map(|c| c.str("code")).collect();
+    let codes: Vec<&str> = read::items(o, "interpretation")
+        .iter()
+        .flat_map(|i| read::items(i, "coding"))
+        .filter_map(|c| c.str("code"))
+        .collect();
     for code in &codes {
         match *code {
             "H" | "HU" => return "high",
@@ -958,18 +1223,38 @@ fn lab(test: &str, list: &[&Value<'_>]) -> Option<(Day, Lab)> {
         .iter()
         .filter_map(|(w, o)| {
             let value = read::number(o.get("valueQuantity")?)?;
-            Some(Sample { day: w.day(), value, label: format!("{}: {}", w.date(), read::observed(o)) })
+            Some(Sample {
+                day: w.day(),
+                value,
+                label: format!("{}: {}", w.date(), read::observed(o)),
+            })
         })
         .collect();
-    let plot = if samples.len() > 1 { Plot::small(&[Series { name: "", samples, band: limits(last) }]) } else { None };
+    let plot = if samples.len() > 1 {
+        Plot::small(&[Series {
+            name: "",
+            samples,
+            band: limits(last),
+        }])
+    } else {
+        None
+    };
     let lab = Lab {
         test: test.to_owned(),
         latest: read::observed(last),
         flag: flag(last),
-        range: read::items(last, "referenceRange").first().map(read::range).unwrap_or_default(),
+        range: read::items(last, "referenceRange")
+            .first()
+            .map(read::range)
+            .unwrap_or_default(),
         when: newest.date(),
         plot,
-        values: found.iter().rev().take(60).map(|(w, o)| (w.date(), read::observed(o), flag(o))).collect(),
+        values: found
+            .iter()
+            .rev()
+            .take(60)
+            .map(|(w, o)| (w.date(), read::observed(o), flag(o)))
+            .collect(),
     };
     Some((newest.day(), lab))
 }
@@ -980,7 +1265,11 @@ fn findings(observations: &[&Value<'_>]) -> Vec<Row> {
     let mut newest: BTreeMap<String, (When, &Value<'_>)> = BTreeMap::new();
     let rest: Vec<&Value<'_>> = observations
         .iter()
-        .filter(|o| !is_lab(o) && !read::has_code(o, "category", "vital-signs") && !known.contains(&read::code_of(o, "code", LOINC)))
+        .filter(|o| {
+            !is_lab(o)
+                && !read::has_code(o, "category", "vital-signs")
+                && !known.contains(&read::code_of(o, "code", LOINC))
+        })
         .copied()
         .collect();
     for (w, o) in timeline(&rest) {
@@ -990,7 +1279,11 @@ fn findings(observations: &[&Value<'_>]) -> Vec<Row> {
         what,
         detail: read::observed(o),
         when: w.date(),
-        by: read::items(o, "performer").iter().filter_map(|p| p.str("display")).collect::<Vec<_>>().join(", "),
+        by: read::items(o, "performer")
+            .iter()
+            .filter_map(|p| p.str("display"))
+            .collect::<Vec<_>>()
+            .join(", "),
         sort: Some(w.day()),
         ..Row::default()
     });

@@ -27,7 +27,9 @@ pub fn protect(answer: &mut Response) {
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
 }
 
 /// Whether the request was made by a page of ours (or, for GET, typed or followed as a link).
@@ -48,7 +50,10 @@ pub fn made_by_us(method: &Method, headers: &HeaderMap) -> bool {
     match (site, text("origin"), text("host")) {
         (Some(site), ..) => site == "same-origin",
         (None, Some(origin), Some(host)) => {
-            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) == Some(host)
+            origin
+                .strip_prefix("http://")
+                .or_else(|| origin.strip_prefix("https://"))
+                == Some(host)
         }
         _ => false,
     }
@@ -76,7 +81,9 @@ pub fn by_name(method: &Method, headers: &HeaderMap, uri: &Uri) -> Option<Respon
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let to = format!("http://localhost{rest}{path}");
     let mut answer = StatusCode::TEMPORARY_REDIRECT.into_response();
-    answer.headers_mut().insert(header::LOCATION, HeaderValue::try_from(to).ok()?);
+    answer
+        .headers_mut()
+        .insert(header::LOCATION, HeaderValue::try_from(to).ok()?);
     Some(answer)
 }
 
@@ -85,7 +92,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
     }
 
     #[test]
@@ -93,10 +103,20 @@ mod tests {
         for (pairs, expect) in [
             (vec![("sec-fetch-site", "same-origin")], true),
             (vec![("sec-fetch-site", "same-site")], false),
-            (vec![("sec-fetch-site", "cross-site"), ("origin", "http://localhost:1"), ("host", "localhost:1")], false),
+            (
+                vec![
+                    ("sec-fetch-site", "cross-site"),
+                    ("origin", "http://localhost:1"),
+                    ("host", "localhost:1"),
+                ],
+                false,
+            ),
             (vec![("sec-fetch-site", "none")], false),
             (vec![("origin", "http://localhost:1"), ("host", "localhost:1")], true),
-            (vec![("origin", "http://localhost:1.evil"), ("host", "localhost:1")], false),
+            (
+                vec![("origin", "http://localhost:1.evil"), ("host", "localhost:1")],
+                false,
+            ),
             (vec![("origin", "http://localhost:2"), ("host", "localhost:1")], false),
             (vec![("origin", "null"), ("host", "localhost:1")], false),
             (vec![("host", "localhost:1")], false),
@@ -108,7 +128,13 @@ mod tests {
 
     #[test]
     fn other_sites_may_link_but_not_embed() {
-        let cross = |mode, dest| headers(&[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", mode), ("sec-fetch-dest", dest)]);
+        let cross = |mode, dest| {
+            headers(&[
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+            ])
+        };
         assert!(made_by_us(&Method::GET, &cross("navigate", "document")));
         assert!(!made_by_us(&Method::GET, &cross("navigate", "iframe")));
         assert!(!made_by_us(&Method::GET, &cross("no-cors", "image")));
@@ -121,13 +147,29 @@ mod tests {
             by_name(&Method::GET, &headers(&[("host", host)]), &path.parse().unwrap())
                 .map(|r| r.headers()[header::LOCATION].to_str().unwrap().to_owned())
         };
-        assert_eq!(to("127.0.0.1:8080", "/find?x=1").as_deref(), Some("http://localhost:8080/find?x=1"));
+        assert_eq!(
+            to("127.0.0.1:8080", "/find?x=1").as_deref(),
+            Some("http://localhost:8080/find?x=1")
+        );
         assert_eq!(to("127.0.0.1", "/").as_deref(), Some("http://localhost/"));
         assert_eq!(to("[::1]:9", "/").as_deref(), Some("http://localhost:9/"));
-        for host in ["localhost:8080", "clinic.example", "127.0.0.1.evil.example", "127.0.0.1:80@evil.example", "127.0.0.1:"] {
+        for host in [
+            "localhost:8080",
+            "clinic.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.1:80@evil.example",
+            "127.0.0.1:",
+        ] {
             assert_eq!(to(host, "/"), None, "{host}");
         }
-        assert!(by_name(&Method::POST, &headers(&[("host", "127.0.0.1:1")]), &"/".parse().unwrap()).is_none());
+        assert!(
+            by_name(
+                &Method::POST,
+                &headers(&[("host", "127.0.0.1:1")]),
+                &"/".parse().unwrap()
+            )
+            .is_none()
+        );
     }
 
     #[test]

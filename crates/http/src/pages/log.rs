@@ -48,7 +48,16 @@ pub fn visits(entries: &[Access], own: bool) -> Vec<Visit> {
 }
 
 fn together(later: &Access, earlier: &Access) -> bool {
-    let who = |a: &Access| (a.who.clone(), a.role, a.purpose.clone(), a.reason.clone(), a.from.clone(), a.refused);
+    let who = |a: &Access| {
+        (
+            a.who.clone(),
+            a.role,
+            a.purpose.clone(),
+            a.reason.clone(),
+            a.from.clone(),
+            a.refused,
+        )
+    };
     who(later) == who(earlier) && (later.at.0 - earlier.at.0).abs() <= GAP_MS
 }
 
@@ -64,7 +73,10 @@ fn visit(group: &[&Access], own: bool) -> Option<Visit> {
             None => done.push((verb, vec![thing])),
         }
     }
-    let what: Vec<String> = done.iter().map(|(verb, things)| format!("{verb} {}", things.join(", ")).trim().to_owned()).collect();
+    let what: Vec<String> = done
+        .iter()
+        .map(|(verb, things)| format!("{verb} {}", things.join(", ")).trim().to_owned())
+        .collect();
     let any = |m| group.iter().any(|e| e.mark == m);
     let mark = if any(Mark::Failed) {
         Mark::Failed
@@ -76,13 +88,21 @@ fn visit(group: &[&Access], own: bool) -> Option<Visit> {
     let numbers = if newest.number == oldest.number {
         newest.number.to_string()
     } else {
-        format!("{}–{}", oldest.number.min(newest.number), newest.number.max(oldest.number))
+        format!(
+            "{}–{}",
+            oldest.number.min(newest.number),
+            newest.number.max(oldest.number)
+        )
     };
     Some(Visit {
         numbers,
         count: group.len(),
         when: read::instant(newest.at),
-        who: if newest.who.is_empty() { "unknown".to_owned() } else { newest.who.clone() },
+        who: if newest.who.is_empty() {
+            "unknown".to_owned()
+        } else {
+            newest.who.clone()
+        },
         role: newest.role.map(role_words).unwrap_or_default(),
         why: purpose(&newest.purpose),
         reason: newest.reason.clone(),
@@ -186,11 +206,19 @@ mod tests {
             entry(3, 1, "job", "import", Mark::Proven),
         ];
         let lines = visits(&log, false);
-        let short: Vec<_> = lines.iter().map(|v| (v.numbers.as_str(), v.what.as_str(), v.mark, v.count)).collect();
+        let short: Vec<_> = lines
+            .iter()
+            .map(|v| (v.numbers.as_str(), v.what.as_str(), v.mark, v.count))
+            .collect();
         assert_eq!(
             short,
             [
-                ("6–9", "opened identity; looked up allergies, problems", Mark::Pending, 4),
+                (
+                    "6–9",
+                    "opened identity; looked up allergies, problems",
+                    Mark::Pending,
+                    4
+                ),
                 ("5", "opened identity", Mark::Proven, 1),
                 ("4", "opened the whole record", Mark::Proven, 1),
                 ("3", "loaded the record", Mark::Proven, 1),
@@ -220,7 +248,10 @@ mod tests {
 
     #[test]
     fn one_failed_proof_marks_the_line() {
-        let log = [entry(2, 10, "A", "read Patient", Mark::Proven), entry(1, 10, "A", "read Patient", Mark::Failed)];
+        let log = [
+            entry(2, 10, "A", "read Patient", Mark::Proven),
+            entry(1, 10, "A", "read Patient", Mark::Failed),
+        ];
         assert_eq!(visits(&log, false).first().map(|v| v.mark), Some(Mark::Failed));
     }
 }

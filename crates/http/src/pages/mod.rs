@@ -60,13 +60,29 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/sign-in", "nothing"),
     ("POST", "/sign-in", "a one-time code, or a login of the demo"),
     ("POST", "/sign-out", "a session and its token"),
-    ("GET", "/find", "a session; the policy decides on each recent patient (read)"),
+    (
+        "GET",
+        "/find",
+        "a session; the policy decides on each recent patient (read)",
+    ),
     ("POST", "/find", "a session and its token"),
     ("GET", "/find/results", "a session; the policy decides (search)"),
     ("GET", "/patients/{id}", "a session; the policy decides (read, search)"),
-    ("GET", "/patients/{id}/access", "a session; the policy decides (access-log)"),
-    ("GET", "/record", "a patient's session; the policy decides (read, search)"),
-    ("GET", "/record/access", "a patient's session; the policy decides (access-log)"),
+    (
+        "GET",
+        "/patients/{id}/access",
+        "a session; the policy decides (access-log)",
+    ),
+    (
+        "GET",
+        "/record",
+        "a patient's session; the policy decides (read, search)",
+    ),
+    (
+        "GET",
+        "/record/access",
+        "a patient's session; the policy decides (access-log)",
+    ),
     ("GET", "/status", "a session; the policy decides (status)"),
     ("GET", "/assets/{name}", "nothing"),
 ];
@@ -93,7 +109,10 @@ type Shared<B> = State<Arc<Pages<B>>>;
 
 /// All pages, guarded. Its fallback answers unknown addresses with a page that leads on.
 pub fn router<B: Backend>(backend: Arc<B>) -> Router {
-    let pages = Arc::new(Pages { backend, memory: Mutex::default() });
+    let pages = Arc::new(Pages {
+        backend,
+        memory: Mutex::default(),
+    });
     Router::new()
         .route("/", get(start::<B>))
         .route("/sign-in", get(sign_in_form::<B>).post(sign_in::<B>))
@@ -116,14 +135,28 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
 /// Every page passes here, in and out.
 async fn guarded<B: Backend>(State(pages): Shared<B>, request: Request, next: Next) -> Response {
     let backend = &pages.backend;
-    let numeric = if backend.site().secure { None } else { guard::by_name(request.method(), request.headers(), request.uri()) };
+    let numeric = if backend.site().secure {
+        None
+    } else {
+        guard::by_name(request.method(), request.headers(), request.uri())
+    };
     let mut answer = match numeric {
         Some(redirect) => redirect,
         None if guard::made_by_us(request.method(), request.headers()) => next.run(request).await,
         None => {
             let text = "It came from another site, or from a browser that does not say where it came from.";
             let page = pages.page("Refused", None, "");
-            (StatusCode::FORBIDDEN, Html(view::render_error(&page, 403, "This request was refused", text, &home(), "")))
+            (
+                StatusCode::FORBIDDEN,
+                Html(view::render_error(
+                    &page,
+                    403,
+                    "This request was refused",
+                    text,
+                    &home(),
+                    "",
+                )),
+            )
                 .into_response()
         }
     };
@@ -134,7 +167,11 @@ async fn guarded<B: Backend>(State(pages): Shared<B>, request: Request, next: Ne
 impl<B: Backend> Pages<B> {
     fn page(&self, title: &'static str, session: Option<&Session>, here: &str) -> Page {
         let user = session.map(|s| User::new(&s.actor, &s.csrf, here));
-        Page { title, user, demo: self.backend.site().demo }
+        Page {
+            title,
+            user,
+            demo: self.backend.site().demo,
+        }
     }
 
     fn today(&self) -> Day {
@@ -187,7 +224,12 @@ impl<B: Backend> Pages<B> {
     /// Recently opened patients; read anew, so that each showing is authorized and logged.
     async fn recent(&self, session: &Session, seen: &Seen) -> Vec<Hit> {
         let of = |m: &Memory| m.recent.iter().cloned().collect();
-        let ids: Vec<String> = self.memory.lock().get(&session.actor.session).map(of).unwrap_or_default();
+        let ids: Vec<String> = self
+            .memory
+            .lock()
+            .get(&session.actor.session)
+            .map(of)
+            .unwrap_or_default();
         if ids.is_empty() {
             return Vec::new();
         }
@@ -198,18 +240,32 @@ impl<B: Backend> Pages<B> {
 
     fn hits(&self, role: &Role, patients: &[String], by: &str) -> Vec<Hit> {
         let log = if *role == Role::PrivacyOfficer { "/access" } else { "" };
-        let banners = patients.iter().filter_map(|text| json::parse(text).ok()).map(|p| Banner::from_patient(&p, self.today()));
-        banners.map(|banner| Hit { href: format!("/patients/{}{log}?by={by}", banner.id), banner }).collect()
+        let banners = patients
+            .iter()
+            .filter_map(|text| json::parse(text).ok())
+            .map(|p| Banner::from_patient(&p, self.today()));
+        banners
+            .map(|banner| Hit {
+                href: format!("/patients/{}{log}?by={by}", banner.id),
+                banner,
+            })
+            .collect()
     }
 
     /// A refusal as a page. The texts are ours: nothing of the request comes back.
     fn refused(&self, refusal: &Refusal, session: Option<&Session>, seen: &Seen) -> Response {
         let (status, heading, text) = match refusal {
-            Refusal::NotFound => {
-                (StatusCode::NOT_FOUND, "Not found", "There is nothing here, or it is not for you to see.".to_owned())
-            }
+            Refusal::NotFound => (
+                StatusCode::NOT_FOUND,
+                "Not found",
+                "There is nothing here, or it is not for you to see.".to_owned(),
+            ),
             Refusal::Forbidden(reason) => (StatusCode::FORBIDDEN, "Not for your role", reason.clone()),
-            Refusal::SignIn => (StatusCode::UNAUTHORIZED, "Sign in again", "The session has ended.".to_owned()),
+            Refusal::SignIn => (
+                StatusCode::UNAUTHORIZED,
+                "Sign in again",
+                "The session has ended.".to_owned(),
+            ),
             Refusal::Invalid(text) => (StatusCode::BAD_REQUEST, "That did not work", text.clone()),
             Refusal::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, "Not available now", text.clone()),
             Refusal::Failed => (
@@ -228,18 +284,31 @@ impl<B: Backend> Pages<B> {
     }
 
     /// Form values, if the form is one of this session.
-    fn checked<T>(&self, form: Result<Form<T>, FormRejection>, csrf: impl Fn(&T) -> &str, session: &Session) -> Result<T, Refusal> {
-        let Ok(Form(form)) = form else { return Err(Refusal::Invalid("The form could not be read.".to_owned())) };
+    fn checked<T>(
+        &self,
+        form: Result<Form<T>, FormRejection>,
+        csrf: impl Fn(&T) -> &str,
+        session: &Session,
+    ) -> Result<T, Refusal> {
+        let Ok(Form(form)) = form else {
+            return Err(Refusal::Invalid("The form could not be read.".to_owned()));
+        };
         if guard::same(csrf(&form), &session.csrf) {
             Ok(form)
         } else {
-            Err(Refusal::Invalid("This form is from an earlier session. Go back, load the page again and repeat.".to_owned()))
+            Err(Refusal::Invalid(
+                "This form is from an earlier session. Go back, load the page again and repeat.".to_owned(),
+            ))
         }
     }
 }
 
 fn home() -> [Link; 1] {
-    [Link { href: "/", text: "To the start page", here: false }]
+    [Link {
+        href: "/",
+        text: "To the start page",
+        here: false,
+    }]
 }
 
 fn see_other(to: &'static str) -> Response {
@@ -247,7 +316,11 @@ fn see_other(to: &'static str) -> Response {
 }
 
 fn cookies(headers: &HeaderMap) -> String {
-    let all: Vec<&str> = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok()).collect();
+    let all: Vec<&str> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     all.join("; ")
 }
 
@@ -263,8 +336,18 @@ fn purpose(role: Role) -> PurposeOfUse {
 
 /// What a role's chart asks for: no more than its work needs, whatever the policy would allow. The policy still decides.
 fn wanted(role: Role) -> Vec<(ResourceType, usize)> {
-    let only = |names: &[&str]| chart::shown().into_iter().filter(|(t, _)| names.contains(&t.name())).collect();
-    let without = |names: &[&str]| chart::shown().into_iter().filter(|(t, _)| !names.contains(&t.name())).collect();
+    let only = |names: &[&str]| {
+        chart::shown()
+            .into_iter()
+            .filter(|(t, _)| names.contains(&t.name()))
+            .collect()
+    };
+    let without = |names: &[&str]| {
+        chart::shown()
+            .into_iter()
+            .filter(|(t, _)| !names.contains(&t.name()))
+            .collect()
+    };
     match role {
         Role::Physician | Role::Nurse => without(&["Coverage", "Claim", "ClaimResponse"]),
         Role::Patient => chart::shown(),
@@ -311,7 +394,13 @@ async fn start<B: Backend>(State(pages): Shared<B>, request: Request) -> Respons
             Role::Administrator | Role::SecurityOfficer => see_other("/status"),
             Role::Service => {
                 let text = "Machines use the FHIR API.";
-                pages.error(StatusCode::FORBIDDEN, "No pages for machines", text, Some(&session), &seen)
+                pages.error(
+                    StatusCode::FORBIDDEN,
+                    "No pages for machines",
+                    text,
+                    Some(&session),
+                    &seen,
+                )
             }
             _ => see_other("/find"),
         },
@@ -337,10 +426,14 @@ async fn sign_in<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
     let site = pages.backend.site();
     let how = match form {
         // A whole link may be pasted as well: the code is what follows the `#`.
-        Ok(Form(f)) if !f.code.trim().is_empty() => {
-            Some(SignIn::Code(f.code.rsplit('#').next().unwrap_or_default().trim().to_owned()))
-        }
-        Ok(Form(f)) => site.logins.iter().find(|l| l.user == f.user).map(|l| SignIn::Demo(l.user.clone())),
+        Ok(Form(f)) if !f.code.trim().is_empty() => Some(SignIn::Code(
+            f.code.rsplit('#').next().unwrap_or_default().trim().to_owned(),
+        )),
+        Ok(Form(f)) => site
+            .logins
+            .iter()
+            .find(|l| l.user == f.user)
+            .map(|l| SignIn::Demo(l.user.clone())),
         Err(_) => None,
     };
     let outcome = match how {
@@ -355,7 +448,11 @@ async fn sign_in<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
         Err(Refusal::SignIn) => {
             let page = pages.page("Sign in", None, "");
             let message = "That code does not work. It may have been used, or its time is over.";
-            (StatusCode::UNAUTHORIZED, Html(view::render_sign_in(&page, &site.logins, Some(message)))).into_response()
+            (
+                StatusCode::UNAUTHORIZED,
+                Html(view::render_sign_in(&page, &site.logins, Some(message))),
+            )
+                .into_response()
         }
         Err(refusal) => pages.refused(&refusal, None, &seen),
     }
@@ -379,7 +476,11 @@ async fn sign_out<B: Backend>(State(pages): Shared<B>, request: Request) -> Resp
     pages.memory.lock().remove(&session.actor.session);
     let cookie = pages.backend.sign_out(&session, &seen).await;
     let wipe = HeaderValue::from_static(r#""cache", "storage""#);
-    let mut answer = ([(HeaderName::from_static("clear-site-data"), wipe)], see_other("/sign-in")).into_response();
+    let mut answer = (
+        [(HeaderName::from_static("clear-site-data"), wipe)],
+        see_other("/sign-in"),
+    )
+        .into_response();
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         answer.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -394,7 +495,15 @@ async fn find_form<B: Backend>(State(pages): Shared<B>, request: Request) -> Res
     };
     let recent = pages.recent(&session, &seen).await;
     let page = pages.page("Find a patient", Some(&session), "/find");
-    Html(view::render_find(&page, &session.csrf, session.actor.role, &Find::default(), Ok(None), &recent)).into_response()
+    Html(view::render_find(
+        &page,
+        &session.csrf,
+        session.actor.role,
+        &Find::default(),
+        Ok(None),
+        &recent,
+    ))
+    .into_response()
 }
 
 #[derive(serde::Deserialize)]
@@ -436,7 +545,12 @@ async fn results<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
         Ok(found) => found,
         Err(to) => return *to,
     };
-    let asked = pages.memory.lock().get(&session.actor.session).map(|m| m.asked.clone()).unwrap_or_default();
+    let asked = pages
+        .memory
+        .lock()
+        .get(&session.actor.session)
+        .map(|m| m.asked.clone())
+        .unwrap_or_default();
     let page = pages.page("Find a patient", Some(&session), "/find");
     let (csrf, role) = (&session.csrf, session.actor.role);
     let problem = if asked == Find::default() {
@@ -454,7 +568,10 @@ async fn results<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
         Ok(mut found) => {
             let more = found.len() > LISTED;
             found.truncate(LISTED);
-            let results = Results { hits: pages.hits(&role, &found, "search"), more };
+            let results = Results {
+                hits: pages.hits(&role, &found, "search"),
+                more,
+            };
             Html(view::render_find(&page, csrf, role, &asked, Ok(Some(&results)), &[])).into_response()
         }
         Err(Refusal::Invalid(text)) => {
@@ -519,14 +636,24 @@ impl<B: Backend> Pages<B> {
         let role = session.actor.role;
         let wanted = wanted(role);
         let ctx = self.context(session, seen, entry);
-        let found = if is_id(id) { self.backend.compartment(&ctx, id, &wanted).await } else { Err(Refusal::NotFound) };
+        let found = if is_id(id) {
+            self.backend.compartment(&ctx, id, &wanted).await
+        } else {
+            Err(Refusal::NotFound)
+        };
         let found = match found {
             Ok(found) => found,
             Err(refusal) => return self.refused(&refusal, Some(session), seen),
         };
-        let Ok(patient) = json::parse(&found.patient) else { return self.refused(&Refusal::Failed, Some(session), seen) };
+        let Ok(patient) = json::parse(&found.patient) else {
+            return self.refused(&Refusal::Failed, Some(session), seen);
+        };
         let resources: Vec<_> = found.resources.iter().filter_map(|r| json::parse(r).ok()).collect();
-        let looked_at: Vec<ResourceType> = wanted.iter().map(|(t, _)| *t).filter(|t| !found.withheld.contains(t)).collect();
+        let looked_at: Vec<ResourceType> = wanted
+            .iter()
+            .map(|(t, _)| *t)
+            .filter(|t| !found.withheld.contains(t))
+            .collect();
         let view = ChartView::from_resources(&patient, &resources, &looked_at, self.today());
         if !own {
             self.opened(session, id);
@@ -538,22 +665,40 @@ impl<B: Backend> Pages<B> {
         };
         let (title, here) = if own { ("My record", "/record") } else { ("Chart", "") };
         let page = self.page(title, Some(session), here);
-        Html(view::render_chart(&page, &view, own, log.as_deref(), &names(&found.capped), &names(&found.withheld))).into_response()
+        Html(view::render_chart(
+            &page,
+            &view,
+            own,
+            log.as_deref(),
+            &names(&found.capped),
+            &names(&found.withheld),
+        ))
+        .into_response()
     }
 
     async fn access(&self, session: &Session, seen: &Seen, id: &str, own: bool) -> Response {
         let ctx = self.context(session, seen, EntryPath::Link);
-        let found = if is_id(id) { self.backend.access_log(&ctx, id, LOGGED).await } else { Err(Refusal::NotFound) };
+        let found = if is_id(id) {
+            self.backend.access_log(&ctx, id, LOGGED).await
+        } else {
+            Err(Refusal::NotFound)
+        };
         let log = match found {
             Ok(log) => log,
             Err(refusal) => return self.refused(&refusal, Some(session), seen),
         };
-        let Ok(patient) = json::parse(&log.patient) else { return self.refused(&Refusal::Failed, Some(session), seen) };
+        let Ok(patient) = json::parse(&log.patient) else {
+            return self.refused(&Refusal::Failed, Some(session), seen);
+        };
         if !own {
             self.opened(session, id);
         }
         let banner = Banner::from_patient(&patient, self.today());
-        let (title, here) = if own { ("Who looked at my record", "/record/access") } else { ("Access log", "") };
+        let (title, here) = if own {
+            ("Who looked at my record", "/record/access")
+        } else {
+            ("Access log", "")
+        };
         let page = self.page(title, Some(session), here);
         Html(view::render_access(&page, &banner, &log, own)).into_response()
     }
@@ -588,7 +733,13 @@ async fn unknown<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
 
 async fn wrong_method<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
     let seen = pages.backend.seen(&request.into_parts().0);
-    pages.error(StatusCode::METHOD_NOT_ALLOWED, "Not this way", "This address does not take that kind of request.", None, &seen)
+    pages.error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "Not this way",
+        "This address does not take that kind of request.",
+        None,
+        &seen,
+    )
 }
 
 /// The head of a request, and its form: kept apart, since a session is looked up before a form is judged.

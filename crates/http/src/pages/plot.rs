@@ -102,13 +102,35 @@ impl Plot {
     /// A plot with axes, 340 by 150.
     #[must_use]
     pub fn large(series: &[Series]) -> Option<Self> {
-        Self::draw(series, Field { width: 340, height: 150, left: 34, right: 332, top: 10, bottom: 128, axes: true })
+        Self::draw(
+            series,
+            Field {
+                width: 340,
+                height: 150,
+                left: 34,
+                right: 332,
+                top: 10,
+                bottom: 128,
+                axes: true,
+            },
+        )
     }
 
     /// A sparkline for a table cell, 130 by 30.
     #[must_use]
     pub fn small(series: &[Series]) -> Option<Self> {
-        Self::draw(series, Field { width: 130, height: 30, left: 4, right: 126, top: 4, bottom: 26, axes: false })
+        Self::draw(
+            series,
+            Field {
+                width: 130,
+                height: 30,
+                left: 4,
+                right: 126,
+                top: 4,
+                bottom: 26,
+                axes: false,
+            },
+        )
     }
 
     fn draw(series: &[Series], f: Field) -> Option<Self> {
@@ -137,7 +159,10 @@ impl Plot {
             .filter(|s| s.band.0.is_some() || s.band.1.is_some())
             .filter_map(|s| {
                 let (from, to) = (s.band.0.unwrap_or(low).max(low), s.band.1.unwrap_or(high).min(high));
-                (from < to).then(|| Band { y: place(y(to)), height: place(y(from) - y(to)) })
+                (from < to).then(|| Band {
+                    y: place(y(to)),
+                    height: place(y(from) - y(to)),
+                })
             })
             .collect();
         let lines = series
@@ -146,11 +171,22 @@ impl Plot {
             .map(|(i, s)| {
                 let mut sorted: Vec<&Sample> = s.samples.iter().collect();
                 sorted.sort_by_key(|s| s.day);
-                let skip = if sorted.len() > MARKS || !f.axes { sorted.len().saturating_sub(1) } else { 0 };
+                let skip = if sorted.len() > MARKS || !f.axes {
+                    sorted.len().saturating_sub(1)
+                } else {
+                    0
+                };
                 let path = sorted
                     .iter()
                     .enumerate()
-                    .map(|(n, p)| format!("{}{} {}", if n == 0 { 'M' } else { 'L' }, place(x(p.day)), place(y(p.value))))
+                    .map(|(n, p)| {
+                        format!(
+                            "{}{} {}",
+                            if n == 0 { 'M' } else { 'L' },
+                            place(x(p.day)),
+                            place(y(p.value))
+                        )
+                    })
                     .collect();
                 let outside = |v: f64| s.band.0.is_some_and(|b| v < b) || s.band.1.is_some_and(|b| v > b);
                 let marks = sorted
@@ -163,7 +199,12 @@ impl Plot {
                         label: p.label.clone(),
                     })
                     .collect();
-                Line { name: s.name, number: i + 1, path, marks }
+                Line {
+                    name: s.name,
+                    number: i + 1,
+                    path,
+                    marks,
+                }
             })
             .collect();
         let (levels, days) = if f.axes {
@@ -171,7 +212,16 @@ impl Plot {
         } else {
             (Vec::new(), Vec::new())
         };
-        Some(Self { width: f.width, height: f.height, left: f.left, right: f.right, bands, levels, days, lines })
+        Some(Self {
+            width: f.width,
+            height: f.height,
+            left: f.left,
+            right: f.right,
+            bands,
+            levels,
+            days,
+            lines,
+        })
     }
 }
 
@@ -196,35 +246,69 @@ fn scale(low: f64, high: f64) -> (f64, f64, f64) {
     let span = (high - low).max(high.abs() * 0.05).max(1e-9);
     let rough = span / 3.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|m| m * power).find(|s| *s >= rough).unwrap_or(power);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * power)
+        .find(|s| *s >= rough)
+        .unwrap_or(power);
     let from = (low / step).floor() * step;
     let to = (high / step).ceil() * step;
-    if to - from < step / 2.0 { (from - step, to + step, step) } else { (from, to, step) }
+    if to - from < step / 2.0 {
+        (from - step, to + step, step)
+    } else {
+        (from, to, step)
+    }
 }
 
 fn levels(low: f64, high: f64, step: f64, y: impl Fn(f64) -> f64) -> Vec<Tick> {
-    let decimals = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
+    let decimals = if step >= 1.0 {
+        0
+    } else {
+        (-step.log10()).ceil() as usize
+    };
     let count = ((high - low) / step).round() as u32;
     (0..=count.min(12))
         .map(|i| low + f64::from(i) * step)
-        .map(|v| Tick { at: place(y(v)), text: format!("{v:.decimals$}"), anchor: "end" })
+        .map(|v| Tick {
+            at: place(y(v)),
+            text: format!("{v:.decimals$}"),
+            anchor: "end",
+        })
         .collect()
 }
 
 fn days(first: i64, last: i64, left: u32, right: u32) -> Vec<Tick> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let text = |days| {
         let (y, m, d) = civil_from_days(days);
         let month = MONTHS.get(m as usize - 1).copied().unwrap_or_default();
-        if last - first > 120 { format!("{month} {y}") } else { format!("{d} {month} {y}") }
+        if last - first > 120 {
+            format!("{month} {y}")
+        } else {
+            format!("{d} {month} {y}")
+        }
     };
     if first == last {
         let middle = f64::from(left + right) / 2.0;
-        return vec![Tick { at: place(middle), text: text(first), anchor: "middle" }];
+        return vec![Tick {
+            at: place(middle),
+            text: text(first),
+            anchor: "middle",
+        }];
     }
     vec![
-        Tick { at: left.to_string(), text: text(first), anchor: "start" },
-        Tick { at: right.to_string(), text: text(last), anchor: "end" },
+        Tick {
+            at: left.to_string(),
+            text: text(first),
+            anchor: "start",
+        },
+        Tick {
+            at: right.to_string(),
+            text: text(last),
+            anchor: "end",
+        },
     ]
 }
 
@@ -233,8 +317,19 @@ mod tests {
     use super::*;
 
     fn series(values: &[(i64, f64)], band: (Option<f64>, Option<f64>)) -> Series {
-        let samples = values.iter().map(|(d, v)| Sample { day: Day(*d), value: *v, label: v.to_string() }).collect();
-        Series { name: "", samples, band }
+        let samples = values
+            .iter()
+            .map(|(d, v)| Sample {
+                day: Day(*d),
+                value: *v,
+                label: v.to_string(),
+            })
+            .collect();
+        Series {
+            name: "",
+            samples,
+            band,
+        }
     }
 
     #[test]
@@ -256,7 +351,10 @@ mod tests {
             let plot = Plot::large(&[series(&values, (Some(2.0), Some(3.0)))]).unwrap();
             for m in &plot.lines[0].marks {
                 let (x, y): (f64, f64) = (m.x.parse().unwrap(), m.y.parse().unwrap());
-                assert!((34.0..=332.0).contains(&x) && (9.9..=128.1).contains(&y), "{values:?} {m:?}");
+                assert!(
+                    (34.0..=332.0).contains(&x) && (9.9..=128.1).contains(&y),
+                    "{values:?} {m:?}"
+                );
             }
             assert!((2..=13).contains(&plot.levels.len()), "{:?}", plot.levels);
         }

@@ -26,7 +26,9 @@ pub struct When {
     clock: Option<(u32, u32)>,
 }
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 impl When {
     /// Reads `YYYY`, `YYYY-MM`, `YYYY-MM-DD` or a dateTime; the clock time stays the local one that was written.
@@ -43,13 +45,22 @@ impl When {
             let mut hm = c.split(':');
             Some((hm.next()?.parse().ok()?, hm.next()?.get(..2)?.parse().ok()?))
         });
-        valid.then_some(Self { year, month, day, clock })
+        valid.then_some(Self {
+            year,
+            month,
+            day,
+            clock,
+        })
     }
 
     /// The day, where missing parts count as the first.
     #[must_use]
     pub fn day(self) -> Day {
-        Day(days_from_civil(self.year, self.month.unwrap_or(1), self.day.unwrap_or(1)))
+        Day(days_from_civil(
+            self.year,
+            self.month.unwrap_or(1),
+            self.day.unwrap_or(1),
+        ))
     }
 
     /// `14 Nov 2026`, `Nov 2026` or `2026`.
@@ -91,16 +102,26 @@ pub fn instant(at: Timestamp) -> String {
 /// The age on a day: days in the first month, then weeks, months, years as clinicians say them.
 #[must_use]
 pub fn age(birth: &str, on: Day) -> String {
-    let Some(born) = When::parse(birth) else { return String::new() };
+    let Some(born) = When::parse(birth) else {
+        return String::new();
+    };
     let days = on.0 - born.day().0;
     if days < 0 {
         return String::new();
     }
     let (year, month, day) = civil_from_days(on.0);
-    let Some(birth_month) = born.month else { return format!("about {} years", year - born.year) };
+    let Some(birth_month) = born.month else {
+        return format!("about {} years", year - born.year);
+    };
     let behind = i64::from(day < born.day.unwrap_or(1));
     let months = (year - born.year) * 12 + i64::from(month) - i64::from(birth_month) - behind;
-    let plural = |n: i64, unit: &str| if n == 1 { format!("1 {unit}") } else { format!("{n} {unit}s") };
+    let plural = |n: i64, unit: &str| {
+        if n == 1 {
+            format!("1 {unit}")
+        } else {
+            format!("{n} {unit}s")
+        }
+    };
     match (days, months) {
         (0..=28, _) => plural(days, "day"),
         (29..=90, _) => plural(days / 7, "week"),
@@ -135,7 +156,11 @@ pub fn human_name(v: &Value<'_>) -> String {
         return text.to_owned();
     }
     let strings = |name| items(v, name).iter().filter_map(Value::as_str);
-    let parts: Vec<&str> = strings("prefix").chain(strings("given")).chain(v.str("family")).chain(strings("suffix")).collect();
+    let parts: Vec<&str> = strings("prefix")
+        .chain(strings("given"))
+        .chain(v.str("family"))
+        .chain(strings("suffix"))
+        .collect();
     parts.join(" ")
 }
 
@@ -149,7 +174,11 @@ pub fn names(patient: &Value<'_>) -> (String, Vec<String>) {
         Some("old" | "maiden") => 3,
         _ => 2,
     };
-    let main = all.iter().enumerate().min_by_key(|(i, n)| (rank(n), *i)).map(|(i, _)| i);
+    let main = all
+        .iter()
+        .enumerate()
+        .min_by_key(|(i, n)| (rank(n), *i))
+        .map(|(i, _)| i);
     let mut others = Vec::new();
     let mut called = String::new();
     for (i, n) in all.iter().enumerate() {
@@ -166,7 +195,14 @@ pub fn names(patient: &Value<'_>) -> (String, Vec<String>) {
             others.push(text + known);
         }
     }
-    (if called.is_empty() { "Name not recorded".to_owned() } else { called }, others)
+    (
+        if called.is_empty() {
+            "Name not recorded".to_owned()
+        } else {
+            called
+        },
+        others,
+    )
 }
 
 /// A CodeableConcept in words: its text, else a display, else a code.
@@ -190,19 +226,27 @@ pub fn concept_of(v: &Value<'_>, name: &str) -> String {
 #[must_use]
 pub fn code_of<'v>(v: &'v Value<'_>, name: &str, system: &str) -> &'v str {
     let coding = v.get(name).map(|c| items(c, "coding")).unwrap_or_default();
-    coding.iter().find(|c| system.is_empty() || c.str("system") == Some(system)).and_then(|c| c.str("code")).unwrap_or_default()
+    coding
+        .iter()
+        .find(|c| system.is_empty() || c.str("system") == Some(system))
+        .and_then(|c| c.str("code"))
+        .unwrap_or_default()
 }
 
 /// Whether the repeating concept `name` of `v` has the code.
 #[must_use]
 pub fn has_code(v: &Value<'_>, name: &str, code: &str) -> bool {
-    items(v, name).iter().any(|c| items(c, "coding").iter().any(|c| c.str("code") == Some(code)))
+    items(v, name)
+        .iter()
+        .any(|c| items(c, "coding").iter().any(|c| c.str("code") == Some(code)))
 }
 
 /// A Quantity as `6.8 %`.
 #[must_use]
 pub fn quantity(v: &Value<'_>) -> String {
-    let Some(value) = v.get("value").and_then(Value::as_number) else { return String::new() };
+    let Some(value) = v.get("value").and_then(Value::as_number) else {
+        return String::new();
+    };
     let sign = v.str("comparator").unwrap_or_default();
     let unit = match first(v, &["unit", "code"]) {
         annotation if annotation.starts_with('{') => "",
@@ -217,7 +261,9 @@ pub fn quantity(v: &Value<'_>) -> String {
 /// A number as written; one with more than four decimals is computed, not measured, and is shown with two.
 fn legible(number: &str) -> Cow<'_, str> {
     match (number.split_once('.'), number.parse::<f64>()) {
-        (Some((_, decimals)), Ok(n)) if decimals.len() > 4 && n.abs() >= 0.1 && n.is_finite() => Cow::Owned(format!("{n:.2}")),
+        (Some((_, decimals)), Ok(n)) if decimals.len() > 4 && n.abs() >= 0.1 && n.is_finite() => {
+            Cow::Owned(format!("{n:.2}"))
+        }
         _ => Cow::Borrowed(number),
     }
 }
@@ -237,14 +283,24 @@ pub fn short_name(name: &str) -> String {
     }
     let words: Vec<&str> = out.split_whitespace().collect();
     let short = words.join(" ");
-    let short = [" by Automated count", " by calculation"].iter().fold(short.as_str(), |s, m| s.strip_suffix(m).unwrap_or(s));
-    if short.is_empty() { name.to_owned() } else { short.to_owned() }
+    let short = [" by Automated count", " by calculation"]
+        .iter()
+        .fold(short.as_str(), |s, m| s.strip_suffix(m).unwrap_or(s));
+    if short.is_empty() {
+        name.to_owned()
+    } else {
+        short.to_owned()
+    }
 }
 
 /// The number of a Quantity.
 #[must_use]
 pub fn number(v: &Value<'_>) -> Option<f64> {
-    v.get("value")?.as_number()?.parse().ok().filter(|n: &f64| n.is_finite())
+    v.get("value")?
+        .as_number()?
+        .parse()
+        .ok()
+        .filter(|n: &f64| n.is_finite())
 }
 
 /// The display of a Reference, else what it points at.
@@ -271,7 +327,11 @@ pub fn observed(v: &Value<'_>) -> String {
             "Boolean" => if x.as_bool()? { "yes" } else { "no" }.to_owned(),
             "Integer" => x.as_number()?.to_owned(),
             "Range" => range(x),
-            "Ratio" => format!("{} / {}", x.get("numerator").map(quantity)?, x.get("denominator").map(quantity)?),
+            "Ratio" => format!(
+                "{} / {}",
+                x.get("numerator").map(quantity)?,
+                x.get("denominator").map(quantity)?
+            ),
             "Period" => period(x),
             _ => return None,
         };
@@ -284,7 +344,11 @@ pub fn observed(v: &Value<'_>) -> String {
         .iter()
         .map(|c| format!("{} {}", concept_of(c, "code"), observed(c)))
         .collect();
-    if parts.is_empty() { concept_of(v, "dataAbsentReason") } else { parts.join(", ") }
+    if parts.is_empty() {
+        concept_of(v, "dataAbsentReason")
+    } else {
+        parts.join(", ")
+    }
 }
 
 /// A Range as `70 to 99 mg/dL`, `up to 5.6 %` or `from 40 mg/dL`.
@@ -316,7 +380,9 @@ pub fn period(v: &Value<'_>) -> String {
 #[must_use]
 pub fn money(v: &Value<'_>) -> String {
     let Some(amount) = number(v) else { return String::new() };
-    format!("{amount:.2} {}", v.str("currency").unwrap_or_default()).trim_end().to_owned()
+    format!("{amount:.2} {}", v.str("currency").unwrap_or_default())
+        .trim_end()
+        .to_owned()
 }
 
 /// One line of an Address.
@@ -396,9 +462,18 @@ mod tests {
     fn values_in_words() {
         for (json, expect) in [
             (r#"{"valueQuantity":{"value":6.80,"unit":"%"}}"#, "6.80 %"),
-            (r#"{"valueQuantity":{"value":5,"comparator":"<","unit":"{score}"}}"#, "<5"),
-            (r#"{"valueCodeableConcept":{"coding":[{"code":"a","display":"B"}]}}"#, "B"),
-            (r#"{"component":[{"code":{"text":"Systolic"},"valueQuantity":{"value":120,"unit":"mmHg"}}]}"#, "Systolic 120 mmHg"),
+            (
+                r#"{"valueQuantity":{"value":5,"comparator":"<","unit":"{score}"}}"#,
+                "<5",
+            ),
+            (
+                r#"{"valueCodeableConcept":{"coding":[{"code":"a","display":"B"}]}}"#,
+                "B",
+            ),
+            (
+                r#"{"component":[{"code":{"text":"Systolic"},"valueQuantity":{"value":120,"unit":"mmHg"}}]}"#,
+                "Systolic 120 mmHg",
+            ),
             (r#"{"dataAbsentReason":{"text":"refused"}}"#, "refused"),
             (r#"{"valueBoolean":true}"#, "yes"),
             ("{}", ""),
@@ -409,10 +484,16 @@ mod tests {
         assert_eq!(q(r#"{"value":37.79522515750604,"unit":"Cel"}"#), "37.80 °C");
         assert_eq!(q(r#"{"value":0.00012345,"unit":"g"}"#), "0.00012345 g");
         assert_eq!(short_name("Hemoglobin [Mass/volume] in Blood"), "Hemoglobin in Blood");
-        assert_eq!(short_name("Platelets [#/volume] in Blood by Automated count"), "Platelets in Blood");
+        assert_eq!(
+            short_name("Platelets [#/volume] in Blood by Automated count"),
+            "Platelets in Blood"
+        );
         assert_eq!(short_name("[x]"), "[x]");
         let r = |t| range(&parse(t).unwrap());
-        assert_eq!(r(r#"{"low":{"value":70,"unit":"mg/dL"},"high":{"value":99,"unit":"mg/dL"}}"#), "70 to 99 mg/dL");
+        assert_eq!(
+            r(r#"{"low":{"value":70,"unit":"mg/dL"},"high":{"value":99,"unit":"mg/dL"}}"#),
+            "70 to 99 mg/dL"
+        );
         assert_eq!(r(r#"{"high":{"value":5.6,"unit":"%"}}"#), "up to 5.6 %");
     }
 }

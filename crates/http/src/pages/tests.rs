@@ -50,7 +50,11 @@ fn actor(role: Role) -> Arc<Actor> {
 }
 
 fn page(role: Role) -> Page {
-    Page { title: "T", user: Some(User::new(&actor(role), "token", "/find")), demo: true }
+    Page {
+        title: "T",
+        user: Some(User::new(&actor(role), "token", "/find")),
+        demo: true,
+    }
 }
 
 fn chart_of(patient: &Value<'_>, resources: &[Value<'_>]) -> String {
@@ -77,14 +81,27 @@ fn log(text: &str) -> AccessLog {
             })
             .collect(),
         more: true,
-        checkpoint: Some(Checkpoint { origin: text.to_owned(), size: 8, root: text.to_owned(), at: text.to_owned() }),
+        checkpoint: Some(Checkpoint {
+            origin: text.to_owned(),
+            size: 8,
+            root: text.to_owned(),
+            at: text.to_owned(),
+        }),
     }
 }
 
 fn groups(text: &str) -> Vec<Group> {
     let levels = [Level::Plain, Level::Good, Level::Warn, Level::Bad];
-    let fact = |level| Fact { label: text.to_owned(), value: text.to_owned(), code: true, level };
-    vec![Group { title: text.to_owned(), facts: levels.map(fact).into() }]
+    let fact = |level| Fact {
+        label: text.to_owned(),
+        value: text.to_owned(),
+        code: true,
+        level,
+    };
+    vec![Group {
+        title: text.to_owned(),
+        facts: levels.map(fact).into(),
+    }]
 }
 
 // ------------------------------------------------------------------ views
@@ -94,16 +111,55 @@ fn the_chart_says_what_the_record_says() {
     let (patient, resources) = sample();
     let html = chart_of(&patient, &resources);
     for words in [
-        "Sample Person", "Usual Name", "23 Apr 1957", "69 years", "female", "HL-1", "•••-••-4820", "Restricted",
-        "SEVERE", "penicillin", "Anaphylaxis (severe)", "High blood pressure", "since 2 Jun 2014", "Lisinopril 10 mg",
-        "One tablet in the morning", "not given", "Held: INR 5.1", "148/82 mmHg", "usual 90 to 130 over 60 to 80",
-        "6.6 %", "up to 5.6 %", "high", "Former smoker", "Diabetes check", "Tdap", "dose 2", "Appendectomy",
-        "Care of diabetes", "Goal: HbA1c below 7 %", "A note in plain text.", "Type 2 diabetes at 51", "A Husband",
-        "Saltmarsh", "SMH-1", "Office visit", "148.00 USD", "Paid", "3 Dec 2026, 09:30", "Metabolic panel",
+        "Sample Person",
+        "Usual Name",
+        "23 Apr 1957",
+        "69 years",
+        "female",
+        "HL-1",
+        "•••-••-4820",
+        "Restricted",
+        "SEVERE",
+        "penicillin",
+        "Anaphylaxis (severe)",
+        "High blood pressure",
+        "since 2 Jun 2014",
+        "Lisinopril 10 mg",
+        "One tablet in the morning",
+        "not given",
+        "Held: INR 5.1",
+        "148/82 mmHg",
+        "usual 90 to 130 over 60 to 80",
+        "6.6 %",
+        "up to 5.6 %",
+        "high",
+        "Former smoker",
+        "Diabetes check",
+        "Tdap",
+        "dose 2",
+        "Appendectomy",
+        "Care of diabetes",
+        "Goal: HbA1c below 7 %",
+        "A note in plain text.",
+        "Type 2 diabetes at 51",
+        "A Husband",
+        "Saltmarsh",
+        "SMH-1",
+        "Office visit",
+        "148.00 USD",
+        "Paid",
+        "3 Dec 2026, 09:30",
+        "Metabolic panel",
     ] {
         assert!(html.contains(words), "missing: {words}");
     }
-    for hidden in ["999-55-4820", "ENTERED IN ERROR", "<script>alert", "div xmlns", "narrative text"] {
+    for hidden in [
+        "999-55-4820",
+        "ENTERED IN ERROR",
+        "<script>alert",
+        "div xmlns",
+        "narrative text",
+    ] {
         assert!(!html.contains(hidden), "shown: {hidden}");
     }
 }
@@ -116,7 +172,14 @@ fn blocks_that_were_not_looked_at_are_left_out_rather_than_said_to_be_empty() {
     assert_eq!(view.allergies, Allergies::Hidden);
     let html = view::render_chart(&page(Role::Billing), &view, false, None, "", "");
     assert!(html.contains("No insurance recorded."));
-    for words in ["llergies", "No problems", "Vital signs", "Laboratory", "Notes", "Medicines"] {
+    for words in [
+        "llergies",
+        "No problems",
+        "Vital signs",
+        "Laboratory",
+        "Notes",
+        "Medicines",
+    ] {
         assert!(!html.contains(words), "{words}");
     }
 }
@@ -153,7 +216,11 @@ fn anything_that_looks_like_a_social_security_number_is_cut() {
             r#"{{"resourceType":"Patient","id":"x","identifier":[{{"system":"{system}","type":{{"coding":[{{"code":"{code}"}}]}},"value":"{value}"}}]}}"#
         );
         let banner = Banner::from_patient(&json::parse(&text).unwrap(), today());
-        assert_eq!(banner.identifiers, [("SSN".to_owned(), "•••-••-6789".to_owned())], "{value}");
+        assert_eq!(
+            banner.identifiers,
+            [("SSN".to_owned(), "•••-••-6789".to_owned())],
+            "{value}"
+        );
     }
 }
 
@@ -178,7 +245,11 @@ fn the_plot_is_as_kept() {
     let from = html.find("<svg class=\"plot\"").unwrap();
     let to = html[from..].find("</svg>").unwrap() + from + 6;
     let golden = include_str!("plot_golden.svg").trim_end();
-    assert_eq!(&html[from..to], golden, "the drawing changed: look at it, then keep the new one in plot_golden.svg");
+    assert_eq!(
+        &html[from..to],
+        golden,
+        "the drawing changed: look at it, then keep the new one in plot_golden.svg"
+    );
 }
 
 #[test]
@@ -207,11 +278,22 @@ fn the_patient_is_spared_network_addresses() {
 fn people_easy_to_confuse_are_pointed_out() {
     let hit = |name: &str, birth: &str| Hit {
         href: "/patients/x".to_owned(),
-        banner: Banner { name: name.to_owned(), birth: birth.to_owned(), ..Banner::default() },
+        banner: Banner {
+            name: name.to_owned(),
+            birth: birth.to_owned(),
+            ..Banner::default()
+        },
     };
     let html = |hits| {
         let results = Results { hits, more: false };
-        view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(Some(&results)), &[])
+        view::render_find(
+            &page(Role::Nurse),
+            "t",
+            Role::Nurse,
+            &Find::default(),
+            Ok(Some(&results)),
+            &[],
+        )
     };
     let warning = "same birth date and a name alike";
     assert!(html(vec![hit("Emil Novák", "9 Mar 2015"), hit("Emma Novák", "9 Mar 2015")]).contains(warning));
@@ -242,9 +324,30 @@ const ATTACKS: [&str; 14] = [
 /// Replaces every string below `v` that a person could have written; structure words stay, or nothing would be shown.
 fn poison(v: &mut Value<'_>, text: &str) {
     const KEEP: [&str; 24] = [
-        "resourceType", "system", "code", "use", "status", "birthDate", "gender", "date", "start", "end", "severity",
-        "criticality", "reference", "contentType", "data", "effectiveDateTime", "onsetDateTime", "authoredOn", "created",
-        "occurrenceDateTime", "performedDateTime", "deceasedDateTime", "issued", "url",
+        "resourceType",
+        "system",
+        "code",
+        "use",
+        "status",
+        "birthDate",
+        "gender",
+        "date",
+        "start",
+        "end",
+        "severity",
+        "criticality",
+        "reference",
+        "contentType",
+        "data",
+        "effectiveDateTime",
+        "onsetDateTime",
+        "authoredOn",
+        "created",
+        "occurrenceDateTime",
+        "performedDateTime",
+        "deceasedDateTime",
+        "issued",
+        "url",
     ];
     match v {
         Value::Object(members) => {
@@ -265,15 +368,31 @@ fn poison(v: &mut Value<'_>, text: &str) {
 
 /// The tags of a page, so that a tag too many shows; `"` and `'` inside values count as well.
 fn tags(html: &str) -> Vec<String> {
-    html.split('<').skip(1).map(|t| t.split([' ', '>', '\n']).next().unwrap_or_default().to_owned()).collect()
+    html.split('<')
+        .skip(1)
+        .map(|t| t.split([' ', '>', '\n']).next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 fn assert_inert(what: &str, benign: &str, hostile: &str, attack: &str) {
     assert!(!hostile.contains(attack), "{what}: `{attack}` came through as it was");
-    for bad in ["<script>xss", "<img", "<iframe", "<foreignObject", "<xss", "javascript:xss()\"", "\" onfocus", "' onmouse"] {
+    for bad in [
+        "<script>xss",
+        "<img",
+        "<iframe",
+        "<foreignObject",
+        "<xss",
+        "javascript:xss()\"",
+        "\" onfocus",
+        "' onmouse",
+    ] {
         assert!(!hostile.contains(bad), "{what}: `{bad}` from `{attack}`");
     }
-    assert_eq!(tags(benign), tags(hostile), "{what}: `{attack}` changed the tags of the page");
+    assert_eq!(
+        tags(benign),
+        tags(hostile),
+        "{what}: `{attack}` changed the tags of the page"
+    );
 }
 
 #[test]
@@ -285,10 +404,19 @@ fn no_text_of_a_record_becomes_markup() {
         chart_of(&patient, &resources)
     };
     let benign = html("benign");
-    assert!(benign.matches("benign").count() > 60, "the poison reaches the page: {}", benign.matches("benign").count());
+    assert!(
+        benign.matches("benign").count() > 60,
+        "the poison reaches the page: {}",
+        benign.matches("benign").count()
+    );
     for attack in ATTACKS {
         // Of the same length, since a long identifier is left out.
-        assert_inert("chart", &html(&"b".repeat(attack.chars().count())), &html(attack), attack);
+        assert_inert(
+            "chart",
+            &html(&"b".repeat(attack.chars().count())),
+            &html(attack),
+            attack,
+        );
     }
 }
 
@@ -300,8 +428,13 @@ fn no_text_of_a_note_becomes_markup() {
         let data = base64::engine::general_purpose::STANDARD.encode(text);
         for r in &mut resources {
             if r.str("resourceType") == Some("DocumentReference") {
-                let Some(Value::Array(content)) = r.get_mut("content") else { continue };
-                content[0].get_mut("attachment").unwrap().set("data", Value::from(data.clone()));
+                let Some(Value::Array(content)) = r.get_mut("content") else {
+                    continue;
+                };
+                content[0]
+                    .get_mut("attachment")
+                    .unwrap()
+                    .set("data", Value::from(data.clone()));
             }
         }
         chart_of(&patient, &resources)
@@ -329,19 +462,68 @@ fn no_other_page_lets_markup_through() {
         };
         let mut person = Actor::clone(&actor(Role::Nurse));
         person.display = text.to_owned();
-        let page = Page { title: "T", user: Some(User::new(&person, text, "/find")), demo: true };
-        let asked = Find { name: text.to_owned(), birth_date: text.to_owned(), identifier: text.to_owned() };
-        let hit = || Hit { href: format!("/patients/{text}"), banner: banner.clone() };
-        let results = Results { hits: vec![hit()], more: true };
-        let login = DemoLogin { user: text.to_owned(), display: text.to_owned(), role: Role::Nurse, try_this: text.to_owned() };
+        let page = Page {
+            title: "T",
+            user: Some(User::new(&person, text, "/find")),
+            demo: true,
+        };
+        let asked = Find {
+            name: text.to_owned(),
+            birth_date: text.to_owned(),
+            identifier: text.to_owned(),
+        };
+        let hit = || Hit {
+            href: format!("/patients/{text}"),
+            banner: banner.clone(),
+        };
+        let results = Results {
+            hits: vec![hit()],
+            more: true,
+        };
+        let login = DemoLogin {
+            user: text.to_owned(),
+            display: text.to_owned(),
+            role: Role::Nurse,
+            try_this: text.to_owned(),
+        };
         vec![
             ("sign-in", view::render_sign_in(&page, &[login], Some(text))),
-            ("find", view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[])),
-            ("find, problem", view::render_find(&page, text, Role::Nurse, &asked, Err(text), &[hit()])),
+            (
+                "find",
+                view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[]),
+            ),
+            (
+                "find, problem",
+                view::render_find(&page, text, Role::Nurse, &asked, Err(text), &[hit()]),
+            ),
             ("access", view::render_access(&page, &banner, &log(text), false)),
             ("status", view::render_status(&page, &groups(text))),
-            ("error", view::render_error(&page, 404, text, text, &[Link { href: "/", text: "Start", here: false }], text)),
-            ("chart", view::render_chart(&page, &ChartView::from_resources(&sample().0, &[], &[], today()), true, Some(text), text, text)),
+            (
+                "error",
+                view::render_error(
+                    &page,
+                    404,
+                    text,
+                    text,
+                    &[Link {
+                        href: "/",
+                        text: "Start",
+                        here: false,
+                    }],
+                    text,
+                ),
+            ),
+            (
+                "chart",
+                view::render_chart(
+                    &page,
+                    &ChartView::from_resources(&sample().0, &[], &[], today()),
+                    true,
+                    Some(text),
+                    text,
+                    text,
+                ),
+            ),
         ]
     };
     for attack in ATTACKS {
@@ -362,7 +544,15 @@ fn no_page_needs_inline_script_or_style() {
         view::render_sign_in(&page(Role::Nurse), &[], None),
     ];
     for html in all {
-        for bad in [" style=", "<style", " onclick", " onload", "javascript:", "http://", "https://"] {
+        for bad in [
+            " style=",
+            "<style",
+            " onclick",
+            " onload",
+            "javascript:",
+            "http://",
+            "https://",
+        ] {
             assert!(!html.contains(bad), "{bad}");
         }
         assert_eq!(html.matches("<script").count(), 1, "the module and nothing else");
@@ -384,10 +574,18 @@ fn every_field_has_a_label_and_every_id_is_unique() {
             if input.contains("type=\"hidden\"") {
                 continue;
             }
-            let id = input.split("id=\"").nth(1).and_then(|t| t.split('"').next()).expect("an id");
+            let id = input
+                .split("id=\"")
+                .nth(1)
+                .and_then(|t| t.split('"').next())
+                .expect("an id");
             assert!(html.contains(&format!("<label for=\"{id}\"")), "{id}");
         }
-        let mut ids: Vec<&str> = html.split(" id=\"").skip(1).map(|t| t.split('"').next().unwrap()).collect();
+        let mut ids: Vec<&str> = html
+            .split(" id=\"")
+            .skip(1)
+            .map(|t| t.split('"').next().unwrap())
+            .collect();
         let before = ids.len();
         ids.sort_unstable();
         ids.dedup();
@@ -411,7 +609,11 @@ impl Fake {
 
     fn may(ctx: &Context, id: &str) -> Result<String, Refusal> {
         let own = ctx.actor.role != Role::Patient || ctx.actor.patient.as_deref() == Some(id);
-        if id == "p1" && own { Ok(SAMPLE.lines().next().unwrap().to_owned()) } else { Err(Refusal::NotFound) }
+        if id == "p1" && own {
+            Ok(SAMPLE.lines().next().unwrap().to_owned())
+        } else {
+            Err(Refusal::NotFound)
+        }
     }
 }
 
@@ -425,14 +627,20 @@ impl Backend for Fake {
     }
 
     fn seen(&self, _: &Parts) -> Seen {
-        Seen { request_id: "request-1".to_owned(), network: "192.0.2.1".to_owned() }
+        Seen {
+            request_id: "request-1".to_owned(),
+            network: "192.0.2.1".to_owned(),
+        }
     }
 
     async fn session(&self, cookies: &str, _: &Seen) -> Option<Session> {
         let role = Role::from_name(cookies.split("; ").find_map(|c| c.strip_prefix("session="))?)?;
         let actor = actor(role);
         let alive = !self.ended.lock().contains(&actor.session);
-        alive.then(|| Session { actor, csrf: format!("csrf-{}", role.name()) })
+        alive.then(|| Session {
+            actor,
+            csrf: format!("csrf-{}", role.name()),
+        })
     }
 
     async fn sign_in(&self, how: SignIn, _: &str, _: &Seen) -> Result<String, Refusal> {
@@ -461,12 +669,26 @@ impl Backend for Fake {
         Ok(ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect())
     }
 
-    async fn compartment(&self, ctx: &Context, id: &str, wanted: &[(ResourceType, usize)]) -> Result<Compartment, Refusal> {
+    async fn compartment(
+        &self,
+        ctx: &Context,
+        id: &str,
+        wanted: &[(ResourceType, usize)],
+    ) -> Result<Compartment, Refusal> {
         self.note(&format!("chart {id}"), ctx);
         let patient = Self::may(ctx, id)?;
-        let asked = |line: &&str| wanted.iter().any(|(t, _)| line.contains(&format!("\"resourceType\":\"{}\"", t.name())));
+        let asked = |line: &&str| {
+            wanted
+                .iter()
+                .any(|(t, _)| line.contains(&format!("\"resourceType\":\"{}\"", t.name())))
+        };
         let resources = SAMPLE.lines().skip(1).filter(asked).map(str::to_owned).collect();
-        Ok(Compartment { patient, resources, withheld: Vec::new(), capped: Vec::new() })
+        Ok(Compartment {
+            patient,
+            resources,
+            withheld: Vec::new(),
+            capped: Vec::new(),
+        })
     }
 
     async fn access_log(&self, ctx: &Context, id: &str, _: usize) -> Result<AccessLog, Refusal> {
@@ -474,7 +696,9 @@ impl Backend for Fake {
         Self::may(ctx, id)?;
         match ctx.actor.role {
             Role::Patient | Role::PrivacyOfficer => Ok(log("somebody")),
-            _ => Err(Refusal::Forbidden("Only the privacy officer and the patient.".to_owned())),
+            _ => Err(Refusal::Forbidden(
+                "Only the privacy officer and the patient.".to_owned(),
+            )),
         }
     }
 
@@ -491,20 +715,42 @@ struct Clinic {
 
 impl Clinic {
     fn open() -> Self {
-        let login = DemoLogin { user: "nurse".into(), display: "N".into(), role: Role::Nurse, try_this: "T".into() };
-        let site = Site { secure: false, demo: true, logins: vec![login] };
-        let fake = Arc::new(Fake { site, asked: Mutex::default(), ended: Mutex::default() });
-        Self { app: router(fake.clone()), fake }
+        let login = DemoLogin {
+            user: "nurse".into(),
+            display: "N".into(),
+            role: Role::Nurse,
+            try_this: "T".into(),
+        };
+        let site = Site {
+            secure: false,
+            demo: true,
+            logins: vec![login],
+        };
+        let fake = Arc::new(Fake {
+            site,
+            asked: Mutex::default(),
+            ended: Mutex::default(),
+        });
+        Self {
+            app: router(fake.clone()),
+            fake,
+        }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Response<()>, String) {
         let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
         let body = to_bytes(body, 1 << 22).await.unwrap();
-        (parts.status, Response::from_parts(parts, ()), String::from_utf8(body.to_vec()).unwrap())
+        (
+            parts.status,
+            Response::from_parts(parts, ()),
+            String::from_utf8(body.to_vec()).unwrap(),
+        )
     }
 
     async fn get(&self, role: Option<Role>, path: &str) -> (StatusCode, Response<()>, String) {
-        let mut request = Request::get(path).header("host", "localhost:1").header("sec-fetch-site", "same-origin");
+        let mut request = Request::get(path)
+            .header("host", "localhost:1")
+            .header("sec-fetch-site", "same-origin");
         if let Some(role) = role {
             request = request.header("cookie", format!("other=1; session={}", role.name()));
         }
@@ -524,20 +770,41 @@ impl Clinic {
 }
 
 fn location(answer: &Response<()>) -> &str {
-    answer.headers().get(header::LOCATION).map(|v| v.to_str().unwrap()).unwrap_or_default()
+    answer
+        .headers()
+        .get(header::LOCATION)
+        .map(|v| v.to_str().unwrap())
+        .unwrap_or_default()
 }
 
 #[tokio::test]
 async fn without_a_session_every_page_leads_to_the_sign_in() {
     let clinic = Clinic::open();
-    for path in ["/", "/find", "/find/results", "/patients/p1", "/patients/p1/access", "/record", "/record/access", "/status"] {
+    for path in [
+        "/",
+        "/find",
+        "/find/results",
+        "/patients/p1",
+        "/patients/p1/access",
+        "/record",
+        "/record/access",
+        "/status",
+    ] {
         let (status, answer, body) = clinic.get(None, path).await;
-        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
+        assert_eq!(
+            (status, location(&answer)),
+            (StatusCode::SEE_OTHER, "/sign-in"),
+            "{path}"
+        );
         assert!(!body.contains("Sample Person"));
     }
     for path in ["/find", "/sign-out"] {
         let (status, answer, _) = clinic.post(None, path, "csrf=x&name=a", "same-origin").await;
-        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"), "{path}");
+        assert_eq!(
+            (status, location(&answer)),
+            (StatusCode::SEE_OTHER, "/sign-in"),
+            "{path}"
+        );
     }
     assert!(clinic.fake.asked.lock().is_empty());
 }
@@ -602,26 +869,58 @@ async fn roles_start_where_their_work_is() {
 async fn a_chart_asks_for_no_more_than_the_role_needs() {
     let clinic = Clinic::open();
     for (role, shown, hidden) in [
-        (Role::Physician, vec!["penicillin", "Laboratory", "A note in plain text."], vec!["SMH-1", "148.00 USD"]),
-        (Role::Nurse, vec!["penicillin", "Doses given"], vec!["SMH-1", "148.00 USD"]),
-        (Role::FrontDesk, vec!["SMH-1", "3 Dec 2026"], vec!["penicillin", "Laboratory", "A note", "148.00 USD", "High blood"]),
-        (Role::Billing, vec!["SMH-1", "148.00 USD"], vec!["penicillin", "Laboratory", "A note", "High blood"]),
-        (Role::RecordsClerk, vec!["A note in plain text."], vec!["penicillin", "Laboratory", "SMH-1"]),
-        (Role::PrivacyOfficer, vec!["/patients/p1/access"], vec!["penicillin", "Laboratory", "SMH-1", "A note"]),
+        (
+            Role::Physician,
+            vec!["penicillin", "Laboratory", "A note in plain text."],
+            vec!["SMH-1", "148.00 USD"],
+        ),
+        (
+            Role::Nurse,
+            vec!["penicillin", "Doses given"],
+            vec!["SMH-1", "148.00 USD"],
+        ),
+        (
+            Role::FrontDesk,
+            vec!["SMH-1", "3 Dec 2026"],
+            vec!["penicillin", "Laboratory", "A note", "148.00 USD", "High blood"],
+        ),
+        (
+            Role::Billing,
+            vec!["SMH-1", "148.00 USD"],
+            vec!["penicillin", "Laboratory", "A note", "High blood"],
+        ),
+        (
+            Role::RecordsClerk,
+            vec!["A note in plain text."],
+            vec!["penicillin", "Laboratory", "SMH-1"],
+        ),
+        (
+            Role::PrivacyOfficer,
+            vec!["/patients/p1/access"],
+            vec!["penicillin", "Laboratory", "SMH-1", "A note"],
+        ),
         (Role::Patient, vec!["penicillin", "SMH-1", "/record/access"], vec![]),
     ] {
         let (status, _, body) = clinic.get(Some(role), "/patients/p1").await;
         assert_eq!(status, StatusCode::OK);
         assert!(body.contains("Sample Person"));
-        shown.iter().for_each(|w| assert!(body.contains(w), "{role:?} misses {w}"));
-        hidden.iter().for_each(|w| assert!(!body.contains(w), "{role:?} sees {w}"));
+        shown
+            .iter()
+            .for_each(|w| assert!(body.contains(w), "{role:?} misses {w}"));
+        hidden
+            .iter()
+            .for_each(|w| assert!(!body.contains(w), "{role:?} sees {w}"));
     }
 }
 
 #[tokio::test]
 async fn titles_and_addresses_hold_no_names() {
     let clinic = Clinic::open();
-    for (role, path) in [(Role::Physician, "/patients/p1"), (Role::Patient, "/record"), (Role::PrivacyOfficer, "/patients/p1/access")] {
+    for (role, path) in [
+        (Role::Physician, "/patients/p1"),
+        (Role::Patient, "/record"),
+        (Role::PrivacyOfficer, "/patients/p1/access"),
+    ] {
         let (_, _, body) = clinic.get(Some(role), path).await;
         let title = body.split("<title>").nth(1).unwrap().split("</title>").next().unwrap();
         assert!(!title.contains("Sample"), "{title}");
@@ -637,39 +936,74 @@ async fn strangers_records_and_nonsense_look_alike() {
     let (other, _, a) = clinic.get(Some(Role::Patient), "/patients/p2").await;
     let (missing, _, b) = clinic.get(Some(Role::Patient), "/patients/nobody").await;
     let (nonsense, _, c) = clinic.get(Some(Role::Patient), "/patients/..%2f..%2fetc").await;
-    assert_eq!((other, missing, nonsense), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+    assert_eq!(
+        (other, missing, nonsense),
+        (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND, StatusCode::NOT_FOUND)
+    );
     assert!(a == b && b == c);
     assert!(a.contains("To the start page"));
-    assert!(!clinic.fake.asked.lock().iter().any(|(w, ..)| w.contains("..")), "an impossible id reached the record");
+    assert!(
+        !clinic.fake.asked.lock().iter().any(|(w, ..)| w.contains("..")),
+        "an impossible id reached the record"
+    );
 }
 
 #[tokio::test]
 async fn a_search_needs_the_token_of_its_session() {
     let clinic = Clinic::open();
     let nurse = Some(Role::Nurse);
-    for form in ["name=sam", "name=sam&csrf=", "name=sam&csrf=csrf-physician", "csrf=csrf-nurs&name=sam"] {
-        assert_eq!(clinic.post(nurse, "/find", form, "same-origin").await.0, StatusCode::BAD_REQUEST, "{form}");
+    for form in [
+        "name=sam",
+        "name=sam&csrf=",
+        "name=sam&csrf=csrf-physician",
+        "csrf=csrf-nurs&name=sam",
+    ] {
+        assert_eq!(
+            clinic.post(nurse, "/find", form, "same-origin").await.0,
+            StatusCode::BAD_REQUEST,
+            "{form}"
+        );
     }
     for site in ["cross-site", "same-site", "none"] {
-        assert_eq!(clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", site).await.0, StatusCode::FORBIDDEN, "{site}");
+        assert_eq!(
+            clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", site).await.0,
+            StatusCode::FORBIDDEN,
+            "{site}"
+        );
     }
     assert!(clinic.fake.asked.lock().is_empty());
-    let (status, answer, _) = clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
+    let (status, answer, _) = clinic
+        .post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin")
+        .await;
     assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/find/results"));
     let (status, _, body) = clinic.get(nurse, "/find/results").await;
     assert_eq!(status, StatusCode::OK);
     assert!(body.contains("/patients/p1?by=search") && body.contains("value=\"sam\""));
-    assert_eq!(*clinic.fake.asked.lock(), [("find sam 31".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)]);
+    assert_eq!(
+        *clinic.fake.asked.lock(),
+        [("find sam 31".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)]
+    );
 }
 
 #[tokio::test]
 async fn a_question_belongs_to_its_session_and_ends_with_it() {
     let clinic = Clinic::open();
     let nurse = Some(Role::Nurse);
-    clinic.post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin").await;
-    assert!(!clinic.get(Some(Role::Physician), "/find/results").await.2.contains("sam\""));
+    clinic
+        .post(nurse, "/find", "name=sam&csrf=csrf-nurse", "same-origin")
+        .await;
+    assert!(
+        !clinic
+            .get(Some(Role::Physician), "/find/results")
+            .await
+            .2
+            .contains("sam\"")
+    );
     assert!(clinic.get(nurse, "/find/results").await.2.contains("value=\"sam\""));
-    assert!(!clinic.get(nurse, "/find").await.2.contains("value=\"sam\""), "a new search starts empty");
+    assert!(
+        !clinic.get(nurse, "/find").await.2.contains("value=\"sam\""),
+        "a new search starts empty"
+    );
     clinic.post(nurse, "/sign-out", "csrf=csrf-nurse", "same-origin").await;
     clinic.fake.ended.lock().clear();
     assert!(!clinic.get(nurse, "/find/results").await.2.contains("value=\"sam\""));
@@ -678,7 +1012,11 @@ async fn a_question_belongs_to_its_session_and_ends_with_it() {
 #[tokio::test]
 async fn nothing_asked_is_not_a_search() {
     let clinic = Clinic::open();
-    for form in ["csrf=csrf-nurse", "csrf=csrf-nurse&name=+++", "csrf=csrf-nurse&birth_date=tomorrow"] {
+    for form in [
+        "csrf=csrf-nurse",
+        "csrf=csrf-nurse&name=+++",
+        "csrf=csrf-nurse&birth_date=tomorrow",
+    ] {
         clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
         let (status, _, body) = clinic.get(Some(Role::Nurse), "/find/results").await;
         assert_eq!(status, StatusCode::OK);
@@ -690,11 +1028,25 @@ async fn nothing_asked_is_not_a_search() {
 #[tokio::test]
 async fn a_refusal_is_a_page_with_a_way_out() {
     let clinic = Clinic::open();
-    clinic.post(Some(Role::Administrator), "/find", "name=s&csrf=csrf-administrator", "same-origin").await;
+    clinic
+        .post(
+            Some(Role::Administrator),
+            "/find",
+            "name=s&csrf=csrf-administrator",
+            "same-origin",
+        )
+        .await;
     let (status, _, body) = clinic.get(Some(Role::Administrator), "/find/results").await;
     assert_eq!(status, StatusCode::FORBIDDEN);
-    assert!(body.contains("Administrators do not look at patients.") && body.contains("request-1") && body.contains("href=\"/\""));
-    assert_eq!(clinic.get(Some(Role::Nurse), "/patients/p1/access").await.0, StatusCode::FORBIDDEN);
+    assert!(
+        body.contains("Administrators do not look at patients.")
+            && body.contains("request-1")
+            && body.contains("href=\"/\"")
+    );
+    assert_eq!(
+        clinic.get(Some(Role::Nurse), "/patients/p1/access").await.0,
+        StatusCode::FORBIDDEN
+    );
 }
 
 #[tokio::test]
@@ -706,17 +1058,31 @@ async fn recent_patients_are_read_anew_and_forgotten_at_sign_out() {
     clinic.get(nurse, "/patients/nobody").await;
     let (_, _, body) = clinic.get(nurse, "/find").await;
     assert!(body.contains("Seen in this session") && body.contains("/patients/p1?by=list"));
-    assert!(!clinic.get(Some(Role::Physician), "/find").await.2.contains("Seen in this session"));
+    assert!(
+        !clinic
+            .get(Some(Role::Physician), "/find")
+            .await
+            .2
+            .contains("Seen in this session")
+    );
     let asked = clinic.fake.asked.lock().clone();
     assert!(asked.contains(&("recent".to_owned(), PurposeOfUse::Treatment, EntryPath::WorkList)));
     assert!(asked.contains(&("chart p1".to_owned(), PurposeOfUse::Treatment, EntryPath::Search)));
 
-    assert_eq!(clinic.post(nurse, "/sign-out", "csrf=wrong", "same-origin").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        clinic.post(nurse, "/sign-out", "csrf=wrong", "same-origin").await.0,
+        StatusCode::BAD_REQUEST
+    );
     assert_eq!(clinic.get(nurse, "/find").await.0, StatusCode::OK);
     let (status, answer, _) = clinic.post(nurse, "/sign-out", "csrf=csrf-nurse", "same-origin").await;
     assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"));
     assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
-    assert!(answer.headers()["clear-site-data"].to_str().unwrap().contains("\"cache\""));
+    assert!(
+        answer.headers()["clear-site-data"]
+            .to_str()
+            .unwrap()
+            .contains("\"cache\"")
+    );
     assert_eq!(location(&clinic.get(nurse, "/find").await.1), "/sign-in");
     clinic.fake.ended.lock().clear();
     assert!(!clinic.get(nurse, "/find").await.2.contains("Seen in this session"));
@@ -725,10 +1091,18 @@ async fn recent_patients_are_read_anew_and_forgotten_at_sign_out() {
 #[tokio::test]
 async fn signing_in_works_with_listed_logins_and_good_codes_only() {
     let clinic = Clinic::open();
-    for form in ["user=nurse", "code=right", "code=+right+", "code=http%3A%2F%2Flocalhost%3A1%2Fsign-in%23right"] {
+    for form in [
+        "user=nurse",
+        "code=right",
+        "code=+right+",
+        "code=http%3A%2F%2Flocalhost%3A1%2Fsign-in%23right",
+    ] {
         let (status, answer, _) = clinic.post(None, "/sign-in", form, "same-origin").await;
         assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/"), "{form}");
-        assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("HttpOnly"), "{form}");
+        assert!(
+            answer.headers()["set-cookie"].to_str().unwrap().contains("HttpOnly"),
+            "{form}"
+        );
     }
     for form in ["user=physician", "user=", "code=wrong", "", "user=nurse&code=wrong"] {
         let (status, answer, body) = clinic.post(None, "/sign-in", form, "same-origin").await;
@@ -739,25 +1113,45 @@ async fn signing_in_works_with_listed_logins_and_good_codes_only() {
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(!answer.headers().contains_key("set-cookie"));
     let huge = format!("code={}", "x".repeat(20_000));
-    assert_eq!(clinic.post(None, "/sign-in", &huge, "same-origin").await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        clinic.post(None, "/sign-in", &huge, "same-origin").await.0,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
 async fn pages_are_used_under_a_name() {
     let clinic = Clinic::open();
     let at = |host: &str, path: &str| {
-        Request::get(path).header("host", host).header("cookie", "session=nurse").body(Body::empty()).unwrap()
+        Request::get(path)
+            .header("host", host)
+            .header("cookie", "session=nurse")
+            .body(Body::empty())
+            .unwrap()
     };
     let (status, answer, _) = clinic.send(at("127.0.0.1:4711", "/patients/p1")).await;
-    assert_eq!((status, location(&answer)), (StatusCode::TEMPORARY_REDIRECT, "http://localhost:4711/patients/p1"));
-    assert_eq!(clinic.send(at("localhost:4711", "/patients/p1")).await.0, StatusCode::OK);
-    assert!(clinic.fake.asked.lock().len() == 1, "a redirected request opens nothing");
+    assert_eq!(
+        (status, location(&answer)),
+        (StatusCode::TEMPORARY_REDIRECT, "http://localhost:4711/patients/p1")
+    );
+    assert_eq!(
+        clinic.send(at("localhost:4711", "/patients/p1")).await.0,
+        StatusCode::OK
+    );
+    assert!(
+        clinic.fake.asked.lock().len() == 1,
+        "a redirected request opens nothing"
+    );
 }
 
 #[tokio::test]
 async fn assets_are_ours_only() {
     let clinic = Clinic::open();
-    for (path, kind) in [("/assets/keepwell.css", "text/css"), ("/assets/keepwell.js", "text/javascript"), ("/assets/icon.svg", "image/svg+xml")] {
+    for (path, kind) in [
+        ("/assets/keepwell.css", "text/css"),
+        ("/assets/keepwell.js", "text/javascript"),
+        ("/assets/icon.svg", "image/svg+xml"),
+    ] {
         let (status, answer, body) = clinic.get(None, path).await;
         assert_eq!(status, StatusCode::OK);
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with(kind));

@@ -58,7 +58,14 @@ impl User {
             display: actor.display.clone(),
             role: role_words(actor.role),
             csrf: csrf.to_owned(),
-            links: links.iter().map(|&(href, text)| Link { href, text, here: href == here }).collect(),
+            links: links
+                .iter()
+                .map(|&(href, text)| Link {
+                    href,
+                    text,
+                    here: href == here,
+                })
+                .collect(),
         }
     }
 }
@@ -144,10 +151,19 @@ pub fn render_find(
 
 /// Two hits with one birth date and a last or first name in common: easy to confuse.
 fn alike(hits: &[Hit]) -> bool {
-    let words = |h: &Hit| h.banner.name.to_lowercase().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let words = |h: &Hit| {
+        h.banner
+            .name
+            .to_lowercase()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     hits.iter().enumerate().any(|(i, a)| {
         let names = words(a);
-        hits.iter().skip(i + 1).any(|b| a.banner.birth == b.banner.birth && words(b).iter().any(|w| names.contains(w)))
+        hits.iter()
+            .skip(i + 1)
+            .any(|b| a.banner.birth == b.banner.birth && words(b).iter().any(|w| names.contains(w)))
     })
 }
 
@@ -166,11 +182,22 @@ struct ChartPage<'a> {
 /// A patient's chart. `own`: the patient reads her own; `log_href`: where the access log is, for those who may see it;
 /// `capped` and `withheld` name resource types.
 #[must_use]
-pub fn render_chart(page: &Page, view: &ChartView, own: bool, log_href: Option<&str>, capped: &str, withheld: &str) -> String {
+pub fn render_chart(
+    page: &Page,
+    view: &ChartView,
+    own: bool,
+    log_href: Option<&str>,
+    capped: &str,
+    withheld: &str,
+) -> String {
     let sections = [
         (view.problems.is_some(), "problems", "Problems"),
         (view.medications.is_some(), "medicines", "Medicines"),
-        (view.given.as_ref().is_some_and(|g| !g.is_empty()), "given", "Doses given"),
+        (
+            view.given.as_ref().is_some_and(|g| !g.is_empty()),
+            "given",
+            "Doses given",
+        ),
         (view.coverage.is_some(), "coverage", "Insurance"),
         (view.appointments.is_some(), "appointments", "Appointments"),
         (view.vitals.is_some(), "vitals", "Vital signs"),
@@ -181,8 +208,20 @@ pub fn render_chart(page: &Page, view: &ChartView, own: bool, log_href: Option<&
         (view.immunizations.is_some(), "vaccines", "Immunizations"),
         (view.procedures.is_some(), "procedures", "Procedures"),
     ];
-    let sections = sections.into_iter().filter(|s| s.0).map(|(_, id, title)| (id, title)).collect();
-    rendered(&ChartPage { page, view, sections, own, log_href, capped, withheld })
+    let sections = sections
+        .into_iter()
+        .filter(|s| s.0)
+        .map(|(_, id, title)| (id, title))
+        .collect();
+    rendered(&ChartPage {
+        page,
+        view,
+        sections,
+        own,
+        log_href,
+        capped,
+        withheld,
+    })
 }
 
 #[derive(Template)]
@@ -240,7 +279,9 @@ impl Seal {
         match self {
             Seal::Proven => "Each line was proven to be in the signed log just now.",
             Seal::Pending => "The newest lines follow with the next checkpoint; they are marked.",
-            Seal::Failed => "A line was changed, added or taken away. Keep the server running and call the security officer.",
+            Seal::Failed => {
+                "A line was changed, added or taken away. Keep the server running and call the security officer."
+            }
             Seal::Unchecked => "",
         }
     }
@@ -287,8 +328,22 @@ struct ErrorPage<'a> {
 
 /// A page that says what went wrong and where to go on. `text` never quotes the request.
 #[must_use]
-pub fn render_error(page: &Page, status: u16, heading: &str, text: &str, ways_out: &[Link], request_id: &str) -> String {
-    rendered(&ErrorPage { page, status, heading, text, ways_out, request_id })
+pub fn render_error(
+    page: &Page,
+    status: u16,
+    heading: &str,
+    text: &str,
+    ways_out: &[Link],
+    request_id: &str,
+) -> String {
+    rendered(&ErrorPage {
+        page,
+        status,
+        heading,
+        text,
+        ways_out,
+        request_id,
+    })
 }
 
 // ------------------------------------------------------------------ words the templates ask for
@@ -310,7 +365,13 @@ impl ChartView {
 impl Vital {
     /// The plot in one sentence for those who do not see it.
     fn describe(&self) -> String {
-        format!("{} over time, {} values; newest {} on {}", self.title, self.values.len(), self.latest, self.when)
+        format!(
+            "{} over time, {} values; newest {} on {}",
+            self.title,
+            self.values.len(),
+            self.latest,
+            self.when
+        )
     }
 }
 
@@ -359,4 +420,3 @@ impl Level {
         }
     }
 }
-

@@ -37,18 +37,13 @@ pub fn zst(path: &Path) -> Vec<u8> {
 /// The plain files of a `.tar.zst` file, by name.
 pub fn tar_zst(path: &Path) -> Vec<(String, Vec<u8>)> {
     let tar = zst(path);
-    let text = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes)
-            .trim_end_matches('\0')
-            .to_owned()
-    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
     let mut files = Vec::new();
     let mut at = 0;
     let mut long_name = None;
     while at + 512 <= tar.len() && tar[at] != 0 {
         let header = &tar[at..at + 512];
-        let size = usize::from_str_radix(text(&header[124..136]).trim_matches([' ', '\0']), 8)
-            .expect("size");
+        let size = usize::from_str_radix(text(&header[124..136]).trim_matches([' ', '\0']), 8).expect("size");
         let body = &tar[at + 512..at + 512 + size];
         match header[156] {
             b'L' => long_name = Some(text(body)),
@@ -128,13 +123,11 @@ pub fn synthea_puts(folder: &Path, count: usize, size: usize) -> Vec<String> {
                 .map(Tree::text)
                 .unwrap_or_default()
                 .to_owned();
-            let id = tree
-                .member("id")
-                .map(Tree::text)
-                .unwrap_or_default()
-                .to_owned();
+            let id = tree.member("id").map(Tree::text).unwrap_or_default().to_owned();
             if seen.insert(format!("{kind}/{id}")) {
-                entries.push(format!("{{\"resource\":{resource},\"request\":{{\"method\":\"PUT\",\"url\":\"{kind}/{id}\"}}}}"));
+                entries.push(format!(
+                    "{{\"resource\":{resource},\"request\":{{\"method\":\"PUT\",\"url\":\"{kind}/{id}\"}}}}"
+                ));
             }
         }
     }

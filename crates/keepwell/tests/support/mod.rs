@@ -103,38 +103,22 @@ impl Server {
 
     /// A demo server whose data directory is `folder/data`, started (again) with `more` arguments.
     pub fn demo_in(folder: &Path, more: &[&str]) -> Self {
-        Self::try_demo_in(folder, more)
-            .unwrap_or_else(|said| panic!("the server did not become ready: {said}"))
+        Self::try_demo_in(folder, more).unwrap_or_else(|said| panic!("the server did not become ready: {said}"))
     }
 
     /// As [`Server::demo_in`]; the error is what a server that ended instead printed on stderr.
     pub fn try_demo_in(folder: &Path, more: &[&str]) -> Result<Self, String> {
         let data = folder.join("data");
         let token_file = folder.join("token");
-        let mut arguments = vec![
-            "demo",
-            "--data",
-            data.to_str().unwrap(),
-            "--listen",
-            "127.0.0.1:0",
-        ];
+        let mut arguments = vec!["demo", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
         arguments.extend(["--token-file", token_file.to_str().unwrap()]);
         arguments.extend(more);
         Self::start(&arguments, &data, &folder.join("log"), Some(&token_file))
     }
 
     /// Starts the binary with `arguments` and waits for its ready line.
-    pub fn start(
-        arguments: &[&str],
-        data: &Path,
-        log: &Path,
-        token_file: Option<&Path>,
-    ) -> Result<Self, String> {
-        let log_file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("a log file");
+    pub fn start(arguments: &[&str], data: &Path, log: &Path, token_file: Option<&Path>) -> Result<Self, String> {
+        let log_file = File::options().create(true).append(true).open(log).expect("a log file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_keepwell"))
             .args(arguments)
             .stdin(Stdio::null())
@@ -168,12 +152,7 @@ impl Server {
             .and_then(|port| port.parse().ok())
             .expect("port in the url");
         let token = token_file
-            .map(|file| {
-                fs::read_to_string(file)
-                    .expect("the token file")
-                    .trim_end()
-                    .to_owned()
-            })
+            .map(|file| fs::read_to_string(file).expect("the token file").trim_end().to_owned())
             .unwrap_or_default();
         Ok(Self {
             child,
@@ -305,12 +284,7 @@ impl Answer {
     pub fn refused(self, wanted: u16) -> Value {
         let answer = self.expect(wanted);
         let outcome = answer.json();
-        assert_eq!(
-            outcome["resourceType"],
-            "OperationOutcome",
-            "{}",
-            answer.text()
-        );
+        assert_eq!(outcome["resourceType"], "OperationOutcome", "{}", answer.text());
         let issues = outcome["issue"].as_array().expect("issue");
         let error = issues
             .iter()
@@ -323,10 +297,7 @@ impl Answer {
     pub fn location(&self) -> (String, String) {
         let location = self.header("location").expect("Location");
         let parts: Vec<&str> = location.rsplit('/').collect();
-        assert!(
-            parts.len() > 3 && parts[1] == "_history",
-            "Location {location}"
-        );
+        assert!(parts.len() > 3 && parts[1] == "_history", "Location {location}");
         (parts[2].to_owned(), parts[0].to_owned())
     }
 }
@@ -358,10 +329,7 @@ impl Client {
     /// Creates a resource and gives its id.
     #[track_caller]
     pub fn create(&mut self, resource: &Value) -> String {
-        let path = format!(
-            "/fhir/{}",
-            resource["resourceType"].as_str().expect("resourceType")
-        );
+        let path = format!("/fhir/{}", resource["resourceType"].as_str().expect("resourceType"));
         self.post(&path, resource).expect(201).location().0
     }
 
@@ -385,13 +353,7 @@ impl Client {
     }
 
     /// One request. A connection that the server closed while idle is opened anew once.
-    pub fn send(
-        &mut self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Option<&[u8]>,
-    ) -> Answer {
+    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
         self.try_send(method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
@@ -519,9 +481,8 @@ pub fn read_answer(stream: &mut impl BufRead, bodiless: bool) -> std::io::Result
             loop {
                 line.clear();
                 stream.read_line(&mut line)?;
-                let length =
-                    usize::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16)
-                        .map_err(|_| ended())?;
+                let length = usize::from_str_radix(line.trim().split(';').next().unwrap_or_default(), 16)
+                    .map_err(|_| ended())?;
                 let mut chunk = vec![0; length + 2];
                 stream.read_exact(&mut chunk)?;
                 if length == 0 {
@@ -531,10 +492,7 @@ pub fn read_answer(stream: &mut impl BufRead, bodiless: bool) -> std::io::Result
                 answer.body.extend_from_slice(&chunk);
             }
         }
-        match answer
-            .header("content-length")
-            .and_then(|value| value.parse().ok())
-        {
+        match answer.header("content-length").and_then(|value| value.parse().ok()) {
             Some(length) => {
                 answer.body = vec![0; length];
                 stream.read_exact(&mut answer.body)?;
@@ -628,9 +586,7 @@ pub fn files(below: &Path) -> Vec<PathBuf> {
 
 /// Where `needle` occurs in `haystack`.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 /// A small valid Patient.

@@ -1,9 +1,16 @@
 //! A toy follower: an index of texts by id, and a clinic directory to run it in.
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    reason = "tests"
+)]
 
 use keepwell_ledger::{
-    Body, Config, Event, Follower, Header, HomeKey, KeyFile, Kind, Ledger, Notice, OpenError, Placed, Plan, Replayed, Turn,
+    Body, Config, Event, Follower, Header, HomeKey, KeyFile, Kind, Ledger, Notice, OpenError, Placed, Plan, Replayed,
+    Turn,
 };
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use std::collections::BTreeMap;
@@ -70,7 +77,11 @@ impl Put {
     }
 
     pub fn delete(id: &str) -> Self {
-        Self { text: None, body: Body::empty(), ..Self::new(id, &[], "") }
+        Self {
+            text: None,
+            body: Body::empty(),
+            ..Self::new(id, &[], "")
+        }
     }
 
     pub fn expecting(mut self, version: u32) -> Self {
@@ -86,7 +97,9 @@ pub fn text_of(patients: &[&str], text: &str) -> String {
 
 fn home_in(text: &[u8], slot: u32) -> HomeKey {
     let text = String::from_utf8_lossy(text);
-    let Some((ids, _)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) else { return HomeKey::Slot(slot) };
+    let Some((ids, _)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) else {
+        return HomeKey::Slot(slot);
+    };
     let ids: Vec<String> = ids.split(',').filter(|i| !i.is_empty()).map(str::to_owned).collect();
     match ids.len() {
         0 => HomeKey::Shared,
@@ -117,7 +130,10 @@ impl Follower for Toy {
     fn decide(&self, put: &mut Put, pending: &mut Self::Pending, turn: Turn) -> Result<Vec<Plan>, u32> {
         let index = self.index.lock().unwrap();
         let newest = pending.get(&put.id).copied().or_else(|| {
-            index.get(&put.id).and_then(|v| v.last()).map(|k| (k.version, k.rid, k.last_updated, k.slot))
+            index
+                .get(&put.id)
+                .and_then(|v| v.last())
+                .map(|k| (k.version, k.rid, k.last_updated, k.slot))
         });
         let (version, prev, updated, slot) = newest.unwrap_or((0, 0, i64::MIN, u32::MAX));
         if put.expect.is_some_and(|e| e != version) {
@@ -136,14 +152,22 @@ impl Follower for Toy {
         drop(index);
         self.tell(Moment::Decided);
         let header = Header {
-            kind: if put.text.is_some() { Kind::Version } else { Kind::Deleted },
+            kind: if put.text.is_some() {
+                Kind::Version
+            } else {
+                Kind::Deleted
+            },
             type_code: 7,
             id: put.id.clone(),
             version: put.version,
             prev,
             last_updated: put.at,
         };
-        Ok(vec![Plan { home, header, body: put.body.clone() }])
+        Ok(vec![Plan {
+            home,
+            header,
+            body: put.body.clone(),
+        }])
     }
 
     fn event(&self, put: &mut Put, outcome: Result<&[Placed], &u32>) -> Event {
@@ -154,7 +178,11 @@ impl Follower for Toy {
                 actor: format!("nurse wrote {}", put.id).into_bytes(),
                 parts: placed.iter().map(|p| (p.slot, p.rid.to_be_bytes().to_vec())).collect(),
             },
-            Err(_) => Event { kind: 3, actor: b"refused".to_vec(), parts: Vec::new() },
+            Err(_) => Event {
+                kind: 3,
+                actor: b"refused".to_vec(),
+                parts: Vec::new(),
+            },
         }
     }
 
@@ -318,7 +346,13 @@ impl Clinic {
     }
 
     pub fn open_with(&self, config: &Config) -> Result<ToyLedger, OpenError> {
-        ToyLedger::open(config.clone(), &self.key(), Arc::new(Toy::default()), self.clock.clone(), Arc::new(Random))
+        ToyLedger::open(
+            config.clone(),
+            &self.key(),
+            Arc::new(Toy::default()),
+            self.clock.clone(),
+            Arc::new(Random),
+        )
     }
 
     pub fn open(&self) -> ToyLedger {
@@ -331,7 +365,11 @@ impl Clinic {
         copy_dir(&self.config.dir, &to);
         let era = self.base.path().join(format!("{name}-era"));
         std::fs::copy(&self.config.era_copies[0], &era).unwrap();
-        Config { dir: to, era_copies: vec![era], ..self.config.clone() }
+        Config {
+            dir: to,
+            era_copies: vec![era],
+            ..self.config.clone()
+        }
     }
 }
 
@@ -348,7 +386,10 @@ pub fn copy_dir(from: &Path, to: &Path) {
 }
 
 pub fn put(ledger: &ToyLedger, id: &str, patients: &[&str], text: &str) -> Known {
-    ledger.append_blocking(Put::new(id, patients, &text_of(patients, text))).map_err(|e| e.to_string()).unwrap()
+    ledger
+        .append_blocking(Put::new(id, patients, &text_of(patients, text)))
+        .map_err(|e| e.to_string())
+        .unwrap()
 }
 
 pub fn has(notices: &[Notice], wanted: impl Fn(&Notice) -> bool) -> bool {
@@ -356,7 +397,11 @@ pub fn has(notices: &[Notice], wanted: impl Fn(&Notice) -> bool) -> bool {
 }
 
 pub fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
+    let mut out: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_file())
+        .collect();
     out.sort();
     out
 }

@@ -57,7 +57,11 @@ struct Items<'v> {
 
 impl<'v> Items<'v> {
     fn push(&mut self, item: Item<'v>) {
-        if self.first.is_none() { self.first = Some(item) } else { self.rest.push(item) }
+        if self.first.is_none() {
+            self.first = Some(item)
+        } else {
+            self.rest.push(item)
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = &Item<'v>> {
@@ -70,7 +74,11 @@ impl<'v> Items<'v> {
 
     /// The only item.
     fn single(self) -> Result<Option<Item<'v>>> {
-        if self.rest.is_empty() { Ok(self.first) } else { Err(EvalError::Several) }
+        if self.rest.is_empty() {
+            Ok(self.first)
+        } else {
+            Err(EvalError::Several)
+        }
     }
 
     fn into_vec(self) -> Vec<Item<'v>> {
@@ -81,7 +89,12 @@ impl<'v> Items<'v> {
 impl<'v> Env<'v> {
     /// An evaluation on `context`, inside `resource`, inside `root` (they differ for contained resources).
     pub(crate) fn new(context: Node<'v>, resource: Node<'v>, root: Node<'v>) -> Self {
-        Self { context, resource, root, steps: Cell::new(0) }
+        Self {
+            context,
+            resource,
+            root,
+            steps: Cell::new(0),
+        }
     }
 
     /// Starts with so many steps used up.
@@ -109,7 +122,11 @@ impl<'v> Env<'v> {
     fn step(&self) -> Result<()> {
         let n = self.steps.get().saturating_add(1);
         self.steps.set(n);
-        if n > MOST_STEPS { Err(EvalError::TooCostly) } else { Ok(()) }
+        if n > MOST_STEPS {
+            Err(EvalError::TooCostly)
+        } else {
+            Ok(())
+        }
     }
 
     fn items(&self, e: &Expr, s: &Scope<'_, 'v>) -> Result<Items<'v>> {
@@ -150,12 +167,13 @@ impl<'v> Env<'v> {
             Expr::Str(text) => f(Item::Str(Cow::Owned(text.clone()))),
             Expr::Int(n) => f(Item::Int(*n)),
             Expr::Dec(text) => f(Item::Dec(Decimal::parse(text).ok_or(EvalError::Type)?)),
-            Expr::Temporal(text, kind) => {
-                f(Item::Temporal(Temporal::parse(text, *kind).ok_or(EvalError::Type)?.into_owned()))
-            }
-            Expr::Quantity(number, unit) => {
-                f(Item::Quantity(Decimal::parse(number).ok_or(EvalError::Type)?, Cow::Owned(unit.clone())))
-            }
+            Expr::Temporal(text, kind) => f(Item::Temporal(
+                Temporal::parse(text, *kind).ok_or(EvalError::Type)?.into_owned(),
+            )),
+            Expr::Quantity(number, unit) => f(Item::Quantity(
+                Decimal::parse(number).ok_or(EvalError::Type)?,
+                Cow::Owned(unit.clone()),
+            )),
             Expr::This => f(s.this.clone()),
             Expr::Index => f(Item::Int(i64::try_from(s.index).unwrap_or(i64::MAX))),
             Expr::Env(name) => f(self.variable(name)?),
@@ -227,7 +245,9 @@ impl<'v> Env<'v> {
         self.step()?;
         match node.kind {
             Kind::Primitive(_) => {
-                let Some(child) = node.shadow.and_then(|s| s.get(name)) else { return Ok(true) };
+                let Some(child) = node.shadow.and_then(|s| s.get(name)) else {
+                    return Ok(true);
+                };
                 match name {
                     "id" => self.emit(Some(child), None, Kind::Primitive(Primitive::String), f),
                     "extension" => self.emit(Some(child), None, Kind::Node(TABLE.known.extension), f),
@@ -235,8 +255,12 @@ impl<'v> Env<'v> {
                 }
             }
             Kind::Node(no) => {
-                let (Some(value), Some(def)) = (node.value, TABLE.node(no)) else { return Ok(true) };
-                let Some(prop) = TABLE.prop(def, name) else { return Ok(true) };
+                let (Some(value), Some(def)) = (node.value, TABLE.node(no)) else {
+                    return Ok(true);
+                };
+                let Some(prop) = TABLE.prop(def, name) else {
+                    return Ok(true);
+                };
                 let members = value.members().unwrap_or_default();
                 if prop.kind == Kind::Choice {
                     for (n, _) in members {
@@ -281,7 +305,11 @@ impl<'v> Env<'v> {
     ) -> Result<bool> {
         let lists = [value, shadow].map(|v| v.and_then(Value::items));
         if lists == [None, None] {
-            let node = if value.is_none() && shadow.is_none() { None } else { Node::of(value, shadow, kind) };
+            let node = if value.is_none() && shadow.is_none() {
+                None
+            } else {
+                Node::of(value, shadow, kind)
+            };
             return node.map_or(Ok(true), |n| f(Item::Node(n)));
         }
         let [values, shadows] = lists.map(Option::unwrap_or_default);
@@ -304,7 +332,9 @@ impl<'v> Env<'v> {
             return Ok(self.children(node, "id", f)? && self.children(node, "extension", f)?);
         }
         let Kind::Node(no) = node.kind else { return Ok(true) };
-        let (Some(value), Some(def)) = (node.value, TABLE.node(no)) else { return Ok(true) };
+        let (Some(value), Some(def)) = (node.value, TABLE.node(no)) else {
+            return Ok(true);
+        };
         let members = value.members().unwrap_or_default();
         for (n, _) in members {
             let (bare, shadow) = n.strip_prefix('_').map_or((n.as_ref(), false), |b| (b, true));
@@ -391,7 +421,9 @@ impl<'v> Env<'v> {
                 Some(same == (op == Op::Equivalent))
             }
             Op::Less | Op::LessOrEqual | Op::Greater | Op::GreaterOrEqual => {
-                let (Some(a), Some(b)) = (self.single(l, s)?, self.single(r, s)?) else { return Ok(Some(None)) };
+                let (Some(a), Some(b)) = (self.single(l, s)?, self.single(r, s)?) else {
+                    return Ok(Some(None));
+                };
                 a.order(&b)?.map(|o| match op {
                     Op::Less => o == Ordering::Less,
                     Op::LessOrEqual => o != Ordering::Greater,
@@ -426,7 +458,9 @@ impl<'v> Env<'v> {
                 None => Some(!s.this.truth()),
             },
             Func::All => {
-                let Some(c) = args.first() else { return Err(EvalError::Type) };
+                let Some(c) = args.first() else {
+                    return Err(EvalError::Type);
+                };
                 let mut index = 0;
                 let all = self.base(base, s, &mut |item| {
                     let good = self.condition(c, &Scope { this: &item, index })? == Some(true);
@@ -452,7 +486,11 @@ impl<'v> Env<'v> {
         let a = self.items(l, s)?;
         // The commonest comparison, without copying the literal.
         if let (Expr::Str(text), Some(first), true) = (r, &a.first, a.rest.is_empty())
-            && let Item::Node(Node { value: Some(Value::String(v)), kind: Kind::Primitive(_), .. }) = first
+            && let Item::Node(Node {
+                value: Some(Value::String(v)),
+                kind: Kind::Primitive(_),
+                ..
+            }) = first
         {
             return Ok(Some(v == text));
         }
@@ -479,7 +517,9 @@ impl<'v> Env<'v> {
 
     /// Whether the single item of `item` is in `list`.
     fn member(&self, item: &Expr, list: &Expr, s: &Scope<'_, 'v>) -> Result<Option<bool>> {
-        let Some(x) = self.single(item, s)? else { return Ok(None) };
+        let Some(x) = self.single(item, s)? else {
+            return Ok(None);
+        };
         let mut found = false;
         self.each(list, s, &mut |y| {
             found = x.equals(&y) == Some(true);
@@ -500,10 +540,15 @@ impl<'v> Env<'v> {
                 f(Item::Str(Cow::Owned(text(l)? + &text(r)?)))
             }
             Op::Times | Op::Over | Op::Div | Op::Mod | Op::Plus | Op::Minus => {
-                let (Some(a), Some(b)) = (self.single(l, s)?, self.single(r, s)?) else { return Ok(true) };
+                let (Some(a), Some(b)) = (self.single(l, s)?, self.single(r, s)?) else {
+                    return Ok(true);
+                };
                 arithmetic(op, &a.plain(), &b.plain())?.map_or(Ok(true), f)
             }
-            _ => self.compare(op, l, r, s)?.flatten().map_or(Ok(true), |b| f(Item::Bool(b))),
+            _ => self
+                .compare(op, l, r, s)?
+                .flatten()
+                .map_or(Ok(true), |b| f(Item::Bool(b))),
         }
     }
 
@@ -563,9 +608,10 @@ impl<'v> Env<'v> {
     ) -> Result<bool> {
         let arg = |i: usize| args.get(i).ok_or(EvalError::Type);
         match func {
-            Func::Exists | Func::Empty | Func::Not | Func::All | Func::HasValue => {
-                self.ask(base, func, args, s)?.flatten().map_or(Ok(true), |b| f(Item::Bool(b)))
-            }
+            Func::Exists | Func::Empty | Func::Not | Func::All | Func::HasValue => self
+                .ask(base, func, args, s)?
+                .flatten()
+                .map_or(Ok(true), |b| f(Item::Bool(b))),
             Func::Where => {
                 let criterion = arg(0)?;
                 let mut index = 0;
@@ -618,7 +664,9 @@ impl<'v> Env<'v> {
             }),
             Func::Trace => self.base(base, s, f),
             Func::Extension => {
-                let Some(url) = self.single(arg(0)?, s)?.and_then(|i| i.string()) else { return Ok(true) };
+                let Some(url) = self.single(arg(0)?, s)?.and_then(|i| i.string()) else {
+                    return Ok(true);
+                };
                 self.base(base, s, &mut |item| match item {
                     Item::Node(n) => self.children(&n, "extension", &mut |e| {
                         let same = matches!(&e, Item::Node(x)
@@ -630,7 +678,10 @@ impl<'v> Env<'v> {
             }
             Func::Resolve => self.base(base, s, &mut |item| {
                 let literal = match &item {
-                    Item::Node(Node { value: Some(v @ Value::Object(_)), .. }) => v.get("reference").and_then(Value::as_str),
+                    Item::Node(Node {
+                        value: Some(v @ Value::Object(_)),
+                        ..
+                    }) => v.get("reference").and_then(Value::as_str),
                     Item::Node(Node { value: Some(v), .. }) => v.as_str(),
                     _ => None,
                 };
@@ -657,7 +708,10 @@ impl<'v> Env<'v> {
                         None => return self.iif_on_nothing(args, s, f),
                     }
                 }
-                let scope = Scope { this: &scoped, index: s.index };
+                let scope = Scope {
+                    this: &scoped,
+                    index: s.index,
+                };
                 match (self.condition(arg(0)?, &scope)?, no) {
                     (Some(true), _) => self.each(yes, &scope, f),
                     (_, Some(no)) => self.each(no, &scope, f),
@@ -767,7 +821,14 @@ impl<'v> Env<'v> {
             Func::Skip | Func::Take => {
                 let n = usize::try_from(number(0)?.ok_or(EvalError::Type)?.max(0)).unwrap_or(usize::MAX);
                 let all = items.into_vec().into_iter();
-                self.stream(if func == Func::Skip { all.skip(n).collect() } else { all.take(n).collect() }, f)
+                self.stream(
+                    if func == Func::Skip {
+                        all.skip(n).collect()
+                    } else {
+                        all.take(n).collect()
+                    },
+                    f,
+                )
             }
             Func::Join => {
                 let by = match args.first() {
@@ -824,17 +885,28 @@ impl<'v> Env<'v> {
             }
             Func::Split => {
                 let Some(by) = text_arg(0)? else { return Ok(true) };
-                let parts = text()?.split(&*by).map(|p| Item::Str(Cow::Owned(p.to_owned()))).collect();
+                let parts = text()?
+                    .split(&*by)
+                    .map(|p| Item::Str(Cow::Owned(p.to_owned())))
+                    .collect();
                 return self.stream(parts, f);
             }
-            Func::StartsWith => text_arg(0)?.map(|x| Ok(Item::Bool(text()?.starts_with(&*x)))).transpose()?,
-            Func::EndsWith => text_arg(0)?.map(|x| Ok(Item::Bool(text()?.ends_with(&*x)))).transpose()?,
-            Func::Contains => text_arg(0)?.map(|x| Ok(Item::Bool(text()?.contains(&*x)))).transpose()?,
+            Func::StartsWith => text_arg(0)?
+                .map(|x| Ok(Item::Bool(text()?.starts_with(&*x))))
+                .transpose()?,
+            Func::EndsWith => text_arg(0)?
+                .map(|x| Ok(Item::Bool(text()?.ends_with(&*x))))
+                .transpose()?,
+            Func::Contains => text_arg(0)?
+                .map(|x| Ok(Item::Bool(text()?.contains(&*x))))
+                .transpose()?,
             Func::IndexOf => match text_arg(0)? {
                 None => None,
                 Some(x) => {
                     let text = text()?;
-                    let at = text.find(&*x).map(|at| text.get(..at).unwrap_or_default().chars().count());
+                    let at = text
+                        .find(&*x)
+                        .map(|at| text.get(..at).unwrap_or_default().chars().count());
                     Some(Item::Int(at.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))))
                 }
             },
@@ -851,8 +923,15 @@ impl<'v> Env<'v> {
                     }
                 };
                 let text = text()?;
-                let most = if args.len() > 1 { at(1)?.unwrap_or(i64::MAX) } else { i64::MAX };
-                match at(0)?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n < text.chars().count()) {
+                let most = if args.len() > 1 {
+                    at(1)?.unwrap_or(i64::MAX)
+                } else {
+                    i64::MAX
+                };
+                match at(0)?
+                    .and_then(|n| usize::try_from(n).ok())
+                    .filter(|n| *n < text.chars().count())
+                {
                     None => None,
                     Some(start) => {
                         let most = usize::try_from(most.max(0)).unwrap_or(usize::MAX);
@@ -944,7 +1023,9 @@ fn arithmetic<'v>(op: Op, a: &Item<'v>, b: &Item<'v>) -> Result<Option<Item<'v>>
         }
         _ => {}
     }
-    let (Some(a), Some(b)) = (a.decimal(), b.decimal()) else { return Err(EvalError::Type) };
+    let (Some(a), Some(b)) = (a.decimal(), b.decimal()) else {
+        return Err(EvalError::Type);
+    };
     Ok(match op {
         Op::Plus => a.plus(b).map(Item::Dec),
         Op::Minus => a.plus(b.negative()).map(Item::Dec),

@@ -27,12 +27,20 @@ impl<'v> Node<'v> {
     /// The resource in `value`; `None` without a known `resourceType`.
     pub(crate) fn resource(value: &'v Value<'v>) -> Option<Self> {
         let t = ResourceType::from_name(value.get("resourceType")?.as_str()?)?;
-        Some(Self { value: Some(value), shadow: None, kind: Kind::Node(TABLE.resource(t)?) })
+        Some(Self {
+            value: Some(value),
+            shadow: None,
+            kind: Kind::Node(TABLE.resource(t)?),
+        })
     }
 
     /// An object of the node `no`.
     pub(crate) fn object(value: &'v Value<'v>, no: NodeNo) -> Self {
-        Self { value: Some(value), shadow: None, kind: Kind::Node(no) }
+        Self {
+            value: Some(value),
+            shadow: None,
+            kind: Kind::Node(no),
+        }
     }
 
     /// The element of a property.
@@ -120,9 +128,11 @@ impl<'v> Item<'v> {
     pub(super) fn string(&self) -> Option<Cow<'v, str>> {
         match self {
             Item::Str(s) => Some(s.clone()),
-            Item::Node(Node { value: Some(Value::String(s)), kind: Kind::Primitive(_), .. }) => {
-                Some(Cow::Borrowed(s.as_ref()))
-            }
+            Item::Node(Node {
+                value: Some(Value::String(s)),
+                kind: Kind::Primitive(_),
+                ..
+            }) => Some(Cow::Borrowed(s.as_ref())),
             _ => None,
         }
     }
@@ -131,7 +141,10 @@ impl<'v> Item<'v> {
     pub(super) fn truth(&self) -> bool {
         match self {
             Item::Bool(b) => *b,
-            Item::Node(Node { value: Some(Value::Bool(b)), .. }) => *b,
+            Item::Node(Node {
+                value: Some(Value::Bool(b)),
+                ..
+            }) => *b,
             _ => true,
         }
     }
@@ -186,14 +199,15 @@ impl<'v> Item<'v> {
         match (t.name.as_str(), node.kind) {
             ("string", Kind::Primitive(p)) => matches!(p, Primitive::Code | Primitive::Id | Primitive::Markdown),
             ("uri", Kind::Primitive(p)) => {
-                matches!(p, Primitive::Url | Primitive::Canonical | Primitive::Uuid | Primitive::Oid)
+                matches!(
+                    p,
+                    Primitive::Url | Primitive::Canonical | Primitive::Uuid | Primitive::Oid
+                )
             }
             ("integer", Kind::Primitive(p)) => matches!(p, Primitive::PositiveInt | Primitive::UnsignedInt),
             ("Quantity", _) => is_quantity(name),
             ("Resource", _) => node.is_resource(),
-            ("DomainResource", _) => {
-                node.is_resource() && !matches!(name, "Bundle" | "Binary" | "Parameters")
-            }
+            ("DomainResource", _) => node.is_resource() && !matches!(name, "Bundle" | "Binary" | "Parameters"),
             ("BackboneElement", _) => name.contains('.') || matches!(name, "Dosage" | "Timing"),
             ("Element", _) => !node.is_resource(),
             _ => false,
@@ -204,7 +218,12 @@ impl<'v> Item<'v> {
     /// leaves out the markdown.
     pub(super) fn narrows(&self, t: &TypeName) -> bool {
         match self {
-            Item::Node(n @ Node { kind: Kind::Primitive(_), .. }) => n.type_name() == t.name && self.is(t),
+            Item::Node(
+                n @ Node {
+                    kind: Kind::Primitive(_),
+                    ..
+                },
+            ) => n.type_name() == t.name && self.is(t),
             _ => self.is(t),
         }
     }
@@ -212,7 +231,10 @@ impl<'v> Item<'v> {
     /// `=`: `None` where precision leaves it open.
     pub(super) fn equals(&self, other: &Self) -> Option<bool> {
         if let (Some(a), Some(b)) = (self.string(), other.string())
-            && !matches!((&*self.plain(), &*other.plain()), (Item::Temporal(_), Item::Temporal(_)))
+            && !matches!(
+                (&*self.plain(), &*other.plain()),
+                (Item::Temporal(_), Item::Temporal(_))
+            )
         {
             return Some(a == b);
         }
@@ -230,7 +252,11 @@ impl<'v> Item<'v> {
             }
             (Item::Temporal(a), Item::Temporal(b)) => a.order(b).map(|o| o == Ordering::Equal),
             (Item::Quantity(a, u), Item::Quantity(b, v)) => {
-                if unit(u) == unit(v) { Some(a.order(*b)? == Ordering::Equal) } else { None }
+                if unit(u) == unit(v) {
+                    Some(a.order(*b)? == Ordering::Equal)
+                } else {
+                    None
+                }
             }
             (a, b) => match (a.decimal(), b.decimal()) {
                 (Some(a), Some(b)) => Some(a.order(b)? == Ordering::Equal),
@@ -261,9 +287,7 @@ impl<'v> Item<'v> {
         match (&*self.plain(), &*other.plain()) {
             (Item::Str(a), Item::Str(b)) => Ok(Some(a.cmp(b))),
             (Item::Temporal(a), Item::Temporal(b)) => Ok(a.order(b)),
-            (Item::Quantity(a, u), Item::Quantity(b, v)) => {
-                Ok(if unit(u) == unit(v) { a.order(*b) } else { None })
-            }
+            (Item::Quantity(a, u), Item::Quantity(b, v)) => Ok(if unit(u) == unit(v) { a.order(*b) } else { None }),
             (Item::Quantity(..), Item::Node(n)) | (Item::Node(n), Item::Quantity(..)) if is_quantity(n.type_name()) => {
                 Ok(None)
             }
@@ -300,7 +324,10 @@ impl fmt::Display for Item<'_> {
             Item::Int(n) => n.fmt(f),
             Item::Dec(d) => match self {
                 // As written, trailing zeros and all.
-                Item::Node(Node { value: Some(Value::Number(n)), .. }) => f.write_str(n),
+                Item::Node(Node {
+                    value: Some(Value::Number(n)),
+                    ..
+                }) => f.write_str(n),
                 _ => d.fmt(f),
             },
             Item::Str(s) => f.write_str(s),

@@ -17,8 +17,8 @@ mod temporal;
 
 pub(crate) use eval::Env;
 pub use eval::EvalError;
-pub(crate) use item::Node;
 pub use item::Item;
+pub(crate) use item::Node;
 pub use number::Decimal;
 pub use temporal::Temporal;
 
@@ -51,7 +51,9 @@ impl Expression {
     /// # Errors
     /// [`ParseError`]
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        Ok(Self { root: parse::parse(text)? })
+        Ok(Self {
+            root: parse::parse(text)?,
+        })
     }
 
     /// Evaluates on a resource.

@@ -17,7 +17,10 @@ impl Decimal {
     /// A whole number.
     #[must_use]
     pub fn from_int(n: i64) -> Self {
-        Self { mantissa: i128::from(n), scale: 0 }
+        Self {
+            mantissa: i128::from(n),
+            scale: 0,
+        }
     }
 
     /// Reads a JSON or FHIRPath number; `None` when it has more digits than fit.
@@ -34,7 +37,10 @@ impl Decimal {
         let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
         let scale = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
         if scale >= 0 {
-            (scale <= 36).then_some(Self { mantissa, scale: scale.unsigned_abs() })
+            (scale <= 36).then_some(Self {
+                mantissa,
+                scale: scale.unsigned_abs(),
+            })
         } else {
             let mantissa = mantissa.checked_mul(10_i128.checked_pow(scale.unsigned_abs())?)?;
             Some(Self { mantissa, scale: 0 })
@@ -42,7 +48,11 @@ impl Decimal {
     }
 
     fn from_f64(x: f64) -> Option<Self> {
-        if x.is_finite() { Self::parse(&format!("{x:.12}")).map(Self::normal) } else { None }
+        if x.is_finite() {
+            Self::parse(&format!("{x:.12}")).map(Self::normal)
+        } else {
+            None
+        }
     }
 
     fn to_f64(self) -> f64 {
@@ -59,7 +69,8 @@ impl Decimal {
     }
 
     fn at_scale(self, scale: u32) -> Option<i128> {
-        self.mantissa.checked_mul(10_i128.checked_pow(scale.checked_sub(self.scale)?)?)
+        self.mantissa
+            .checked_mul(10_i128.checked_pow(scale.checked_sub(self.scale)?)?)
     }
 
     fn aligned(self, other: Self) -> Option<(i128, i128, u32)> {
@@ -88,13 +99,19 @@ impl Decimal {
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         let (mantissa, b, scale) = self.aligned(other)?;
-        Some(Self { mantissa: mantissa.checked_add(b)?, scale })
+        Some(Self {
+            mantissa: mantissa.checked_add(b)?,
+            scale,
+        })
     }
 
     /// The negative.
     #[must_use]
     pub fn negative(self) -> Self {
-        Self { mantissa: -self.mantissa, ..self }
+        Self {
+            mantissa: -self.mantissa,
+            ..self
+        }
     }
 
     /// Product.
@@ -102,7 +119,10 @@ impl Decimal {
     pub fn times(self, other: Self) -> Option<Self> {
         let (a, b) = (self.normal(), other.normal());
         let scale = a.scale + b.scale;
-        (scale <= 36).then_some(Self { mantissa: a.mantissa.checked_mul(b.mantissa)?, scale })
+        (scale <= 36).then_some(Self {
+            mantissa: a.mantissa.checked_mul(b.mantissa)?,
+            scale,
+        })
     }
 
     /// Quotient to twelve places; `None` for a zero divisor.
@@ -110,7 +130,13 @@ impl Decimal {
     pub fn over(self, other: Self) -> Option<Self> {
         let (a, b, _) = self.aligned(other)?;
         let mantissa = a.checked_mul(10_i128.pow(DIVISION_SCALE))?.checked_div(b)?;
-        Some(Self { mantissa, scale: DIVISION_SCALE }.normal())
+        Some(
+            Self {
+                mantissa,
+                scale: DIVISION_SCALE,
+            }
+            .normal(),
+        )
     }
 
     /// Whole part of the quotient.
@@ -124,7 +150,13 @@ impl Decimal {
     #[must_use]
     pub fn modulo(self, other: Self) -> Option<Self> {
         let (a, b, scale) = self.aligned(other)?;
-        Some(Self { mantissa: a.checked_rem(b)?, scale }.normal())
+        Some(
+            Self {
+                mantissa: a.checked_rem(b)?,
+                scale,
+            }
+            .normal(),
+        )
     }
 
     /// Rounds half away from zero to `scale` places.
@@ -135,7 +167,10 @@ impl Decimal {
         }
         let unit = 10_i128.checked_pow(self.scale - scale)?;
         let half = if self.mantissa < 0 { -(unit / 2) } else { unit / 2 };
-        Some(Self { mantissa: self.mantissa.checked_add(half)? / unit, scale })
+        Some(Self {
+            mantissa: self.mantissa.checked_add(half)? / unit,
+            scale,
+        })
     }
 
     /// The whole number below, at or above: `way` is -1, 0 (towards zero) or 1.
@@ -163,16 +198,27 @@ impl Decimal {
     /// The absolute value.
     #[must_use]
     pub fn abs(self) -> Self {
-        Self { mantissa: self.mantissa.abs(), ..self }
+        Self {
+            mantissa: self.mantissa.abs(),
+            ..self
+        }
     }
 }
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:0width$}", self.mantissa.unsigned_abs(), width = self.scale as usize + 1);
+        let digits = format!(
+            "{:0width$}",
+            self.mantissa.unsigned_abs(),
+            width = self.scale as usize + 1
+        );
         let (whole, fraction) = digits.split_at(digits.len() - self.scale as usize);
         let sign = if self.mantissa < 0 { "-" } else { "" };
-        if fraction.is_empty() { write!(f, "{sign}{whole}") } else { write!(f, "{sign}{whole}.{fraction}") }
+        if fraction.is_empty() {
+            write!(f, "{sign}{whole}")
+        } else {
+            write!(f, "{sign}{whole}.{fraction}")
+        }
     }
 }
 

@@ -213,7 +213,9 @@ impl<'t> Parser<'t> {
         if rest.starts_with(|c: char| c.is_ascii_digit()) {
             return Ok("");
         }
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .unwrap_or(rest.len());
         Ok(rest.get(..end).unwrap_or_default())
     }
 
@@ -272,7 +274,11 @@ impl<'t> Parser<'t> {
                 Some(op) => Expr::Binary(op, Box::new(left), Box::new(self.expression(level)?)),
                 None => {
                     let t = self.type_name()?;
-                    if is { Expr::Is(Box::new(left), t) } else { Expr::As(Box::new(left), t) }
+                    if is {
+                        Expr::Is(Box::new(left), t)
+                    } else {
+                        Expr::As(Box::new(left), t)
+                    }
                 }
             };
         }
@@ -284,9 +290,15 @@ impl<'t> Parser<'t> {
         self.space()?;
         let first = self.identifier()?;
         if self.eat(".")? {
-            Ok(TypeName { space: Some(first), name: self.identifier()? })
+            Ok(TypeName {
+                space: Some(first),
+                name: self.identifier()?,
+            })
         } else {
-            Ok(TypeName { space: None, name: first })
+            Ok(TypeName {
+                space: None,
+                name: first,
+            })
         }
     }
 
@@ -323,7 +335,9 @@ impl<'t> Parser<'t> {
         if quoted || !self.eat("(")? {
             return Ok(Expr::Member(base, name));
         }
-        let Some((func, least, most)) = Func::named(&name) else { return Err(ParseError::Unsupported(name)) };
+        let Some((func, least, most)) = Func::named(&name) else {
+            return Err(ParseError::Unsupported(name));
+        };
         let mut args = Vec::new();
         if !self.eat(")")? {
             loop {
@@ -419,7 +433,10 @@ impl<'t> Parser<'t> {
                 'f' => '\u{c}',
                 'u' => {
                     let hex: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
-                    u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32).ok_or_else(|| self.fail())?
+                    u32::from_str_radix(&hex, 16)
+                        .ok()
+                        .and_then(char::from_u32)
+                        .ok_or_else(|| self.fail())?
                 }
                 '\\' | '/' | '\'' | '"' | '`' => escaped,
                 // Not an escape of the grammar; the specification's own expressions rely on it inside patterns.
@@ -441,7 +458,10 @@ impl<'t> Parser<'t> {
         let mut text = rest.get(..end).unwrap_or_default();
         // `@2015.toString()`: the point belongs to the invocation.
         for (at, _) in text.match_indices('.') {
-            if !text.get(at + 1..).is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit())) {
+            if !text
+                .get(at + 1..)
+                .is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit()))
+            {
                 text = text.get(..at).unwrap_or_default();
                 break;
             }
@@ -476,7 +496,16 @@ impl<'t> Parser<'t> {
         if self.peek() == Some('\'') {
             return Ok(Expr::Quantity(text.to_owned(), self.quoted('\'')?));
         }
-        const UNITS: [&str; 8] = ["year", "month", "week", "day", "hour", "minute", "second", "millisecond"];
+        const UNITS: [&str; 8] = [
+            "year",
+            "month",
+            "week",
+            "day",
+            "hour",
+            "minute",
+            "second",
+            "millisecond",
+        ];
         let word = self.word()?;
         if UNITS.contains(&word.strip_suffix('s').unwrap_or(word)) {
             self.at += word.len();
@@ -493,9 +522,15 @@ impl<'t> Parser<'t> {
 /// A type name written as an argument: `Patient`, `FHIR.Patient`.
 pub(super) fn as_type(e: &Expr) -> Option<TypeName> {
     match e {
-        Expr::Member(None, name) => Some(TypeName { space: None, name: name.clone() }),
+        Expr::Member(None, name) => Some(TypeName {
+            space: None,
+            name: name.clone(),
+        }),
         Expr::Member(Some(base), name) => match &**base {
-            Expr::Member(None, space) => Some(TypeName { space: Some(space.clone()), name: name.clone() }),
+            Expr::Member(None, space) => Some(TypeName {
+                space: Some(space.clone()),
+                name: name.clone(),
+            }),
             _ => None,
         },
         _ => None,

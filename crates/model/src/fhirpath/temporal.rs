@@ -32,7 +32,13 @@ impl<'v> Temporal<'v> {
     /// Reads `2024-02`, `2024-02-29T10:00Z`, or with [`TemporalKind::Time`] `10:00:00.5`.
     #[must_use]
     pub fn parse(text: &'v str, kind: TemporalKind) -> Option<Self> {
-        let mut out = Self { text: Cow::Borrowed(text), kind, fields: [0, 1, 1, 0, 0, 0], len: 0, zone: None };
+        let mut out = Self {
+            text: Cow::Borrowed(text),
+            kind,
+            fields: [0, 1, 1, 0, 0, 0],
+            len: 0,
+            zone: None,
+        };
         let (date, clock) = match kind {
             TemporalKind::Time => ("", text),
             _ => text.split_once('T').unwrap_or((text, "")),
@@ -100,7 +106,10 @@ impl<'v> Temporal<'v> {
     /// A copy that borrows nothing.
     #[must_use]
     pub fn into_owned(self) -> Temporal<'static> {
-        Temporal { text: Cow::Owned(self.text.into_owned()), ..self }
+        Temporal {
+            text: Cow::Owned(self.text.into_owned()),
+            ..self
+        }
     }
 
     /// Which of the three types it is.

@@ -8,7 +8,9 @@ use crate::fhirpath::{Env, EvalError, Expression};
 use std::sync::LazyLock;
 
 /// Held in code: by the walk in the parent module or by [`crate::narrative`].
-const NATIVE: [&str; 9] = ["ele-1", "ext-1", "dom-2", "dom-3", "dom-4", "dom-5", "ref-1", "txt-1", "txt-2"];
+const NATIVE: [&str; 9] = [
+    "ele-1", "ext-1", "dom-2", "dom-3", "dom-4", "dom-5", "ref-1", "txt-1", "txt-2",
+];
 
 /// How an invariant is held.
 pub(super) enum Check {
@@ -51,7 +53,9 @@ pub(super) fn test(run: Run, env: Env, steps: &mut u32, broken: &mut Vec<Broken>
     env.spent(*steps);
     for number in TABLE.invariant_numbers(run) {
         let number = usize::from(*number);
-        let Some(Check::Path(expression)) = CHECKS.get(number) else { continue };
+        let Some(Check::Path(expression)) = CHECKS.get(number) else {
+            continue;
+        };
         match expression.test(&env) {
             // Unknown is not broken: a period from 2012 to 2012-05 is in order.
             Ok(Some(true) | None) => {}

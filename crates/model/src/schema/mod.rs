@@ -23,11 +23,11 @@ use crate::json::Value;
 use crate::narrative;
 use crate::outcome::Issue;
 use crate::types::ResourceType;
+use invariant::Broken;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::LazyLock;
-use invariant::Broken;
 use table::{Element, Kind, NONE, NodeNo, Prop, Run, TABLE, Table};
 
 /// What the resource is validated for.
@@ -47,7 +47,14 @@ const MOST_ISSUES: usize = 50;
 /// Checks `resource` against the definition of its type. No issue means that it is accepted.
 #[must_use]
 pub fn validate(resource: &Value, mode: Mode) -> Vec<Issue> {
-    let mut walk = Walk { table: &TABLE, issues: Vec::new(), path: Vec::new(), scope: Scope::default(), within: None, steps: 0 };
+    let mut walk = Walk {
+        table: &TABLE,
+        issues: Vec::new(),
+        path: Vec::new(),
+        scope: Scope::default(),
+        within: None,
+        steps: 0,
+    };
     walk.resource(resource, Place::Root);
     if mode == Mode::Update && walk.issues.is_empty() && resource.get("id").is_none() {
         walk.path.push(Seg::Name("id"));
@@ -107,11 +114,18 @@ impl<'v> Scope<'v> {
         let mut ids = HashMap::new();
         for c in contained {
             if let Some(id) = c.get("id").and_then(Value::as_str) {
-                let t = c.get("resourceType").and_then(Value::as_str).and_then(ResourceType::from_name);
+                let t = c
+                    .get("resourceType")
+                    .and_then(Value::as_str)
+                    .and_then(ResourceType::from_name);
                 ids.entry(id).or_insert(t);
             }
         }
-        Scope { contained, ids, local: Vec::new() }
+        Scope {
+            contained,
+            ids,
+            local: Vec::new(),
+        }
     }
 }
 
@@ -176,12 +190,20 @@ impl<'v> Walk<'v> {
         };
         let node = ResourceType::from_name(name).and_then(|t| self.table.resource(t));
         let Some(node) = node else {
-            return self.fail("structure", "`resourceType` is not the name of a resource type of FHIR R4");
+            return self.fail(
+                "structure",
+                "`resourceType` is not the name of a resource type of FHIR R4",
+            );
         };
         let contained = v.get("contained").and_then(Value::items).unwrap_or_default();
         let here = Node::object(v, node);
         let outside = self.within;
-        self.within = Some((here, outside.filter(|_| place == Place::Contained).map_or(here, |(_, root)| root)));
+        self.within = Some((
+            here,
+            outside
+                .filter(|_| place == Place::Contained)
+                .map_or(here, |(_, root)| root),
+        ));
         match place {
             Place::Root | Place::Inner => {
                 let outer = std::mem::replace(&mut self.scope, Scope::of(contained));
@@ -202,7 +224,11 @@ impl<'v> Walk<'v> {
                 if let Some(meta) = v.get("meta") {
                     for (name, key) in [("versionId", "dom-4"), ("lastUpdated", "dom-4"), ("security", "dom-5")] {
                         if meta.get(name).is_some() {
-                            self.fail_below("meta", "invariant", format!("{key}: a contained resource has no meta.{name}"));
+                            self.fail_below(
+                                "meta",
+                                "invariant",
+                                format!("{key}: a contained resource has no meta.{name}"),
+                            );
                         }
                     }
                 }
@@ -240,10 +266,17 @@ impl<'v> Walk<'v> {
         if self.scope.contained.is_empty() || !self.issues.is_empty() {
             return;
         }
-        let local: HashSet<&str> = self.scope.local.iter().map(|r| r.strip_prefix('#').unwrap_or(r)).collect();
+        let local: HashSet<&str> = self
+            .scope
+            .local
+            .iter()
+            .map(|r| r.strip_prefix('#').unwrap_or(r))
+            .collect();
         let mut ids: HashSet<&str> = HashSet::new();
         for (i, c) in self.scope.contained.iter().enumerate() {
-            let Some(id) = c.get("id").and_then(Value::as_str) else { continue };
+            let Some(id) = c.get("id").and_then(Value::as_str) else {
+                continue;
+            };
             let twice = !ids.insert(id);
             if twice || !local.contains(id) {
                 self.path.push(Seg::Name("contained"));
@@ -251,7 +284,10 @@ impl<'v> Walk<'v> {
                 if twice {
                     self.fail("invariant", "two contained resources have the same id");
                 } else {
-                    self.fail("invariant", "dom-3: the contained resource is not referred to from the resource");
+                    self.fail(
+                        "invariant",
+                        "dom-3: the contained resource is not referred to from the resource",
+                    );
                 }
                 self.path.truncate(self.path.len() - 2);
             }
@@ -290,7 +326,12 @@ impl<'v> Walk<'v> {
             let bit = 1 << prop.element;
             if element.choice {
                 self.path.push(Seg::OfType(self.type_name(prop)));
-                if seen & bit != 0 && !members.iter().take(i).any(|(n, _)| n.strip_prefix('_').unwrap_or(n) == bare) {
+                if seen & bit != 0
+                    && !members
+                        .iter()
+                        .take(i)
+                        .any(|(n, _)| n.strip_prefix('_').unwrap_or(n) == bare)
+                {
                     self.fail("structure", format!("`{}[x]` may have only one type", element.name));
                 }
             }
@@ -327,7 +368,10 @@ impl<'v> Walk<'v> {
             self.path.truncate(self.path.len() - 1 - usize::from(element.choice));
         }
         if !content {
-            self.fail("structure", "ele-1: an element needs a value or children besides its id");
+            self.fail(
+                "structure",
+                "ele-1: an element needs a value or children besides its id",
+            );
         }
         let missing = node.required & !seen;
         if missing != 0 {
@@ -352,7 +396,8 @@ impl<'v> Walk<'v> {
                 at.push('.');
                 at.push_str(plain);
             }
-            self.issues.push(Issue::error("structure", "the definition has no element of this name").at(at));
+            self.issues
+                .push(Issue::error("structure", "the definition has no element of this name").at(at));
         }
     }
 
@@ -402,7 +447,10 @@ impl<'v> Walk<'v> {
         }
         let [values, shadows] = lists;
         if !values.is_empty() && !shadows.is_empty() && values.len() != shadows.len() {
-            return self.fail("structure", "the arrays of values and of their extensions differ in length");
+            return self.fail(
+                "structure",
+                "the arrays of values and of their extensions differ in length",
+            );
         }
         for i in 0..values.len().max(shadows.len()) {
             let present = |list: &'v [Value<'v>]| list.get(i).filter(|v| !matches!(v, Value::Null));
@@ -430,8 +478,15 @@ impl<'v> Walk<'v> {
             } else if p.written_in(v) {
                 self.fail("value", format!("not of the type {}: {}", p.name(), p.hint()));
             } else {
-                let code = if matches!(v, Value::Object(_) | Value::Null) { "structure" } else { "value" };
-                self.fail(code, format!("the JSON kind is not that of the type {}: {}", p.name(), p.hint()));
+                let code = if matches!(v, Value::Object(_) | Value::Null) {
+                    "structure"
+                } else {
+                    "value"
+                };
+                self.fail(
+                    code,
+                    format!("the JSON kind is not that of the type {}: {}", p.name(), p.hint()),
+                );
             }
         }
         if let Some(s) = shadow {
@@ -440,13 +495,27 @@ impl<'v> Walk<'v> {
                     if value.is_none() && s.get("extension").is_none() {
                         self.fail("structure", "ele-1: an element without a value needs an extension");
                     }
-                    let shape = if value.is_some() { Shape::Companion } else { Shape::Element };
+                    let shape = if value.is_some() {
+                        Shape::Companion
+                    } else {
+                        Shape::Element
+                    };
                     self.object(self.table.known.element, s, members, shape);
                 }
-                _ => self.fail("structure", "the `_` companion of a primitive is an object with id or extension"),
+                _ => self.fail(
+                    "structure",
+                    "the `_` companion of a primitive is an object with id or extension",
+                ),
             }
         }
-        self.invariants(element.invariants, Node { value, shadow, kind: Kind::Primitive(p) });
+        self.invariants(
+            element.invariants,
+            Node {
+                value,
+                shadow,
+                kind: Kind::Primitive(p),
+            },
+        );
     }
 
     /// What a well-formed string still has to satisfy.
@@ -465,13 +534,20 @@ impl<'v> Walk<'v> {
             && let Some((name, set)) = self.table.value_set(element.binding)
             && !self.table.contains(set, None, s)
         {
-            self.fail("code-invalid", format!("the code is not in the required value set `{name}`"));
+            self.fail(
+                "code-invalid",
+                format!("the code is not in the required value set `{name}`"),
+            );
         }
     }
 
     fn complex(&mut self, prop: &Prop, element: &Element, v: &'v Value<'v>) {
         let Kind::Node(no) = prop.kind else {
-            let place = if element.name == "contained" { Place::Contained } else { Place::Inner };
+            let place = if element.name == "contained" {
+                Place::Contained
+            } else {
+                Place::Inner
+            };
             return self.resource(v, place);
         };
         let Value::Object(members) = v else {
@@ -480,7 +556,9 @@ impl<'v> Walk<'v> {
         self.object(no, v, members, Shape::Element);
         let known = &self.table.known;
         if no == known.extension {
-            let value = members.iter().any(|(n, _)| n.starts_with("value") || n.starts_with("_value"));
+            let value = members
+                .iter()
+                .any(|(n, _)| n.starts_with("value") || n.starts_with("_value"));
             if value == v.get("extension").is_some() {
                 self.fail("invariant", "ext-1: an extension has either a value or extensions");
             }
@@ -494,7 +572,9 @@ impl<'v> Walk<'v> {
 
     /// ref-1, and the type of what a literal reference points to.
     fn reference(&mut self, prop: &Prop, v: &'v Value<'v>) {
-        let Some(literal) = v.get("reference").and_then(Value::as_str) else { return };
+        let Some(literal) = v.get("reference").and_then(Value::as_str) else {
+            return;
+        };
         let target = match literal.strip_prefix('#') {
             Some(id) => {
                 if !self.scope.contained.is_empty() {
@@ -511,7 +591,9 @@ impl<'v> Walk<'v> {
             }
             None => literal_type(literal),
         };
-        let (Some(target), Some(allowed)) = (target, self.table.targets(prop.targets)) else { return };
+        let (Some(target), Some(allowed)) = (target, self.table.targets(prop.targets)) else {
+            return;
+        };
         if !allowed.contains(&target) {
             let mut text = String::from("the reference must be to ");
             for (i, t) in allowed.iter().enumerate() {
@@ -524,7 +606,9 @@ impl<'v> Walk<'v> {
 
     /// A required binding of a Coding, CodeableConcept or Quantity.
     fn binding(&mut self, number: u16, no: NodeNo, v: &'v Value<'v>) {
-        let Some((name, set)) = self.table.value_set(number) else { return };
+        let Some((name, set)) = self.table.value_set(number) else {
+            return;
+        };
         let table = self.table;
         let is_in = |coding: &Value| {
             let system = coding.get("system").and_then(Value::as_str);
@@ -541,14 +625,19 @@ impl<'v> Walk<'v> {
             no != known.quantity || v.get("code").is_none() || is_in(v)
         };
         if !good {
-            self.fail("code-invalid", format!("no code is from the required value set `{name}`"));
+            self.fail(
+                "code-invalid",
+                format!("no code is from the required value set `{name}`"),
+            );
         }
     }
 }
 
 /// The type in a literal reference: `Type/id`, `Type/id/_history/v`, or such an end of an http(s) address.
 fn literal_type(reference: &str) -> Option<ResourceType> {
-    let absolute = reference.strip_prefix("http://").or_else(|| reference.strip_prefix("https://"));
+    let absolute = reference
+        .strip_prefix("http://")
+        .or_else(|| reference.strip_prefix("https://"));
     if absolute.is_none() && reference.contains(':') {
         return None;
     }

@@ -190,7 +190,11 @@ impl Table {
             let mut f = line.split('\t');
             let mut next = || f.next().unwrap_or_default();
             match next() {
-                "I" => t.invariants.push(Invariant { key: next(), human: next(), expression: next() }),
+                "I" => t.invariants.push(Invariant {
+                    key: next(),
+                    human: next(),
+                    expression: next(),
+                }),
                 "V" => {
                     let name = next();
                     let mut codes = Vec::new();
@@ -217,13 +221,28 @@ impl Table {
                     t.close_node();
                     let (name, kind, list) = (next(), next(), next());
                     let no = t.nodes.len() as NodeNo;
-                    let resource = if kind == "R" { ResourceType::from_name(name) } else { None };
+                    let resource = if kind == "R" {
+                        ResourceType::from_name(name)
+                    } else {
+                        None
+                    };
                     if let Some(slot) = resource.and_then(|r| t.by_resource.get_mut(r.index())) {
                         *slot = no;
                     }
-                    let elements = Run { start: t.elements.len() as u32, len: 0 };
+                    let elements = Run {
+                        start: t.elements.len() as u32,
+                        len: 0,
+                    };
                     let invariants = t.list(list);
-                    t.nodes.push(Node { name, resource, required: 0, elements, invariants, slots: 0, mask: 0 });
+                    t.nodes.push(Node {
+                        name,
+                        resource,
+                        required: 0,
+                        elements,
+                        invariants,
+                        slots: 0,
+                        mask: 0,
+                    });
                 }
                 "E" => {
                     let (name, min, max, binding, flags, list, types) =
@@ -244,7 +263,8 @@ impl Table {
                             Some((ty, list)) => (
                                 ty,
                                 *seen_targets.entry(list).or_insert_with(|| {
-                                    t.target_lists.push(list.split(',').filter_map(ResourceType::from_name).collect());
+                                    t.target_lists
+                                        .push(list.split(',').filter_map(ResourceType::from_name).collect());
                                     t.target_lists.len() as u16 - 1
                                 }),
                             ),
@@ -257,7 +277,12 @@ impl Table {
                             Kind::Node(numbers.get(ty.trim_start_matches('@')).copied().unwrap_or(NONE))
                         };
                         let name = if choice { leak_name(base, ty) } else { base };
-                        t.props.push(Prop { name, element: at, kind, targets });
+                        t.props.push(Prop {
+                            name,
+                            element: at,
+                            kind,
+                            targets,
+                        });
                     }
                     t.elements.push(Element {
                         name: base,
@@ -267,10 +292,18 @@ impl Table {
                         summary: flags.contains('s'),
                         binding: binding.parse().unwrap_or(NONE),
                         invariants,
-                        props: Run { start, len: (t.props.len() as u32 - start) as u16 },
+                        props: Run {
+                            start,
+                            len: (t.props.len() as u32 - start) as u16,
+                        },
                     });
                     if choice {
-                        t.props.push(Prop { name: base, element: at, kind: Kind::Choice, targets: NONE });
+                        t.props.push(Prop {
+                            name: base,
+                            element: at,
+                            kind: Kind::Choice,
+                            targets: NONE,
+                        });
                     }
                 }
                 _ => {}
@@ -291,14 +324,21 @@ impl Table {
 
     fn list(&mut self, text: &str) -> Run {
         let start = self.invariant_lists.len() as u32;
-        self.invariant_lists.extend(text.split(' ').filter_map(|n| n.parse::<u16>().ok()));
-        Run { start, len: (self.invariant_lists.len() as u32 - start) as u16 }
+        self.invariant_lists
+            .extend(text.split(' ').filter_map(|n| n.parse::<u16>().ok()));
+        Run {
+            start,
+            len: (self.invariant_lists.len() as u32 - start) as u16,
+        }
     }
 
     /// Builds the name index of the last node.
     fn close_node(&mut self) {
         let Some(node) = self.nodes.last_mut() else { return };
-        let first = self.elements.get(node.elements.start as usize).map_or(0, |e| e.props.start);
+        let first = self
+            .elements
+            .get(node.elements.start as usize)
+            .map_or(0, |e| e.props.start);
         let props = self.props.get(first as usize..).unwrap_or_default();
         let size = (props.len() * 2).next_power_of_two().max(4);
         node.slots = self.slots.len() as u32;
@@ -390,7 +430,8 @@ fn media_type(code: &str) -> bool {
     let essence = code.split(';').next().unwrap_or_default().trim_end();
     let token = |s: &str| {
         !s.is_empty()
-            && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&b))
+            && s.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+*".contains(&b))
             && s.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '*')
     };
     match essence.split_once('/') {
@@ -431,7 +472,13 @@ mod tests {
             assert!(t.prop(n, "nonsense").is_none());
         }
         assert!(t.props.len() < 60_000 && t.nodes.len() > 600);
-        for k in [t.known.element, t.known.extension, t.known.reference, t.known.coding, t.known.quantity] {
+        for k in [
+            t.known.element,
+            t.known.extension,
+            t.known.reference,
+            t.known.coding,
+            t.known.quantity,
+        ] {
             assert_ne!(k, NONE);
         }
     }
@@ -439,14 +486,23 @@ mod tests {
     #[test]
     fn codes_belong_to_their_system() {
         let t = &*TABLE;
-        let patient = t.node(t.resource(ResourceType::from_name("Patient").unwrap()).unwrap()).unwrap();
+        let patient = t
+            .node(t.resource(ResourceType::from_name("Patient").unwrap()).unwrap())
+            .unwrap();
         let gender = t.element(patient, t.prop(patient, "gender").unwrap().element).unwrap();
         let (name, set) = t.value_set(gender.binding).unwrap();
         assert_eq!(name, "administrative-gender");
         assert!(t.contains(set, None, "male") && !t.contains(set, None, "mal"));
         assert!(t.contains(set, Some("http://hl7.org/fhir/administrative-gender"), "male"));
         assert!(!t.contains(set, Some("http://example.org"), "male"));
-        for (text, good) in [("text/plain", true), ("application/fhir+xml; charset=utf-8", true), ("image", true), ("", false), ("a b", false), ("a/", false)] {
+        for (text, good) in [
+            ("text/plain", true),
+            ("application/fhir+xml; charset=utf-8", true),
+            ("image", true),
+            ("", false),
+            ("a b", false),
+            ("a/", false),
+        ] {
             assert_eq!(media_type(text), good, "{text}");
         }
     }

@@ -1,7 +1,12 @@
 //! The big test sets beside the repository: `../shared/data`. Tests over them print that they were skipped when it is
 //! not there.
 #![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "test code fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "test code fails by panicking"
+)]
 
 use std::path::PathBuf;
 
@@ -51,9 +56,17 @@ pub fn tar(path: &std::path::Path) -> Vec<(String, Vec<u8>)> {
         let head = &bytes[at..at + 512];
         let size = usize::from_str_radix(text(&head[124..136]).trim(), 8).unwrap();
         let body = bytes[at + 512..at + 512 + size].to_vec();
-        let prefix = if &head[257..263] == b"ustar\0" { text(&head[345..500]) } else { String::new() };
+        let prefix = if &head[257..263] == b"ustar\0" {
+            text(&head[345..500])
+        } else {
+            String::new()
+        };
         let short = text(&head[..100]);
-        let name = if prefix.is_empty() { short } else { format!("{prefix}/{short}") };
+        let name = if prefix.is_empty() {
+            short
+        } else {
+            format!("{prefix}/{short}")
+        };
         match head[156] {
             b'L' => long = Some(text(&body)),
             b'0' | 0 => out.push((long.take().unwrap_or(name), body)),

@@ -44,7 +44,9 @@ impl<T> Column<T> {
 
     #[inline]
     pub fn get_mut(&mut self, row: u32) -> Option<&mut T> {
-        self.pieces.get_mut((row >> BITS) as usize)?.get_mut(row as usize & (PIECE - 1))
+        self.pieces
+            .get_mut((row >> BITS) as usize)?
+            .get_mut(row as usize & (PIECE - 1))
     }
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
@@ -87,7 +89,10 @@ impl Wide {
         let low = *self.low.get(row)?;
         let high = match self.high.as_slice() {
             [(_, only)] => *only,
-            many => many.get(many.partition_point(|(from, _)| *from <= row).checked_sub(1)?)?.1,
+            many => {
+                many.get(many.partition_point(|(from, _)| *from <= row).checked_sub(1)?)?
+                    .1
+            }
         };
         Some(u64::from(high) << 32 | u64::from(low))
     }
@@ -99,7 +104,11 @@ impl Wide {
     /// In a column of ascending values, how many are not above `value`.
     pub fn up_to(&self, value: u64) -> u32 {
         let (mut from, mut to) = (0, self.len());
-        if to.checked_sub(1).and_then(|last| self.get(last)).is_none_or(|last| last <= value) {
+        if to
+            .checked_sub(1)
+            .and_then(|last| self.get(last))
+            .is_none_or(|last| last <= value)
+        {
             return to;
         }
         while from < to {
@@ -175,7 +184,10 @@ impl Blobs {
     }
 
     pub fn bytes(&self) -> usize {
-        self.pieces.iter().map(|p| p.ends.capacity() * 4 + p.bytes.capacity()).sum()
+        self.pieces
+            .iter()
+            .map(|p| p.ends.capacity() * 4 + p.bytes.capacity())
+            .sum()
     }
 }
 
@@ -207,7 +219,14 @@ mod tests {
         for (i, v) in values.iter().enumerate() {
             assert_eq!(w.get(i as u32), Some(*v));
             assert_eq!(w.up_to(*v), i as u32 + 1);
-            assert_eq!(w.up_to(v.saturating_sub(1)), if *v == 0 { 1 } else { values.iter().filter(|x| *x < v).count() as u32 });
+            assert_eq!(
+                w.up_to(v.saturating_sub(1)),
+                if *v == 0 {
+                    1
+                } else {
+                    values.iter().filter(|x| *x < v).count() as u32
+                }
+            );
         }
     }
 

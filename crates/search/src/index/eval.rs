@@ -31,7 +31,11 @@ const GALLOP: usize = 8;
 impl<'a> View<'a> {
     pub fn rows(&self, resource_type: ResourceType) -> Option<Rows<'a>> {
         let shard = self.index.shard(resource_type)?;
-        Some(Rows { resource_type, shard, end: shard.rids.up_to(self.visible) })
+        Some(Rows {
+            resource_type,
+            shard,
+            end: shard.rids.up_to(self.visible),
+        })
     }
 
     /// Whether the search sees the row.
@@ -43,16 +47,25 @@ impl<'a> View<'a> {
         if rows.shard.stale.contains(row) {
             return self.sees_superseded(rows, row);
         }
-        let (Some(rid), Some(class)) = (rows.shard.rids.get(row), rows.shard.classes.get(row)) else { return false };
+        let (Some(rid), Some(class)) = (rows.shard.rids.get(row), rows.shard.classes.get(row)) else {
+            return false;
+        };
         let (slot, labels, _) = self.index.classes.get(*class);
-        (self.permit)(&RowFacts { rid, resource_type: rows.resource_type, slot, labels })
+        (self.permit)(&RowFacts {
+            rid,
+            resource_type: rows.resource_type,
+            slot,
+            labels,
+        })
     }
 
     #[cold]
     fn sees_superseded(&self, rows: Rows<'a>, row: u32) -> bool {
         let shard = rows.shard;
         let rid = |row: u32| shard.rids.get(row).unwrap_or(u64::MAX);
-        let Some(version) = self.index.version_at(rows.resource_type, shard, row) else { return false };
+        let Some(version) = self.index.version_at(rows.resource_type, shard, row) else {
+            return false;
+        };
         if shard.forgotten.contains(row)
             || version.kind != RowKind::Version
             || shard.next.get(&row).is_none_or(|next| rid(*next) <= self.visible)
@@ -107,9 +120,10 @@ impl<'a> View<'a> {
                     None => 0,
                 },
                 Check::Tuple(parts) => parts.iter().fold(present(*param).min(cap), |n, part| match part {
-                    Check::Keys(keys) => {
-                        n.min(sum(&mut keys.iter().filter_map(|k| shard.keys.rows(*k)).map(|p| p.len())))
-                    }
+                    Check::Keys(keys) => n.min(sum(&mut keys
+                        .iter()
+                        .filter_map(|k| shard.keys.rows(*k))
+                        .map(|p| p.len()))),
                     _ => n,
                 }),
             },
@@ -117,9 +131,9 @@ impl<'a> View<'a> {
             Node::Rows(list) => list.len().min(cap),
             Node::LastUpdated(_) | Node::Not(_) => (rows.end as usize).min(cap),
             Node::Any(list) => sum(&mut list.iter().map(|n| self.estimate(rows, n, cap))),
-            Node::All(list) => {
-                list.iter().fold((rows.end as usize).min(cap), |n, inner| self.estimate(rows, inner, n))
-            }
+            Node::All(list) => list
+                .iter()
+                .fold((rows.end as usize).min(cap), |n, inner| self.estimate(rows, inner, n)),
             Node::Chain(param, targets) => {
                 let inner = |(t, n): &(ResourceType, Node)| self.rows(*t).map_or(0, |r| self.estimate(r, n, cap));
                 match targets.iter().map(inner).sum::<usize>() {
@@ -127,9 +141,10 @@ impl<'a> View<'a> {
                     n => n.saturating_mul(FAN).min(present(*param)).min(cap),
                 }
             }
-            Node::Has(source, _, inner) => {
-                self.rows(*source).map_or(0, |r| self.estimate(r, inner, cap)).min(rows.end as usize)
-            }
+            Node::Has(source, _, inner) => self
+                .rows(*source)
+                .map_or(0, |r| self.estimate(r, inner, cap))
+                .min(rows.end as usize),
         }
     }
 
@@ -143,12 +158,15 @@ impl<'a> View<'a> {
                 Check::Keys(keys) => match keys.as_slice() {
                     [one] => shard.keys.rows(*one).into_iter().for_each(|p| p.extend_into(&mut out)),
                     keys => {
-                        keys.iter().filter_map(|k| shard.keys.rows(*k)).for_each(|p| p.extend_into(&mut out));
+                        keys.iter()
+                            .filter_map(|k| shard.keys.rows(*k))
+                            .for_each(|p| p.extend_into(&mut out));
                         sort(&mut out);
                     }
                 },
                 Check::Refs(to) => {
-                    to.iter().for_each(|e| shard.referrers(self.index.seed, *param, *e).extend_into(&mut out));
+                    to.iter()
+                        .for_each(|e| shard.referrers(self.index.seed, *param, *e).extend_into(&mut out));
                     if to.len() > 1 {
                         sort(&mut out);
                     }
@@ -172,11 +190,17 @@ impl<'a> View<'a> {
                         Check::Keys(keys) => Some(keys),
                         _ => None,
                     });
-                    let len =
-                        |keys: &&Vec<u32>| keys.iter().filter_map(|k| shard.keys.rows(*k)).map(|p| p.len()).sum::<usize>();
+                    let len = |keys: &&Vec<u32>| {
+                        keys.iter()
+                            .filter_map(|k| shard.keys.rows(*k))
+                            .map(|p| p.len())
+                            .sum::<usize>()
+                    };
                     match lists.min_by_key(len) {
                         Some(keys) => {
-                            keys.iter().filter_map(|k| shard.keys.rows(*k)).for_each(|p| p.extend_into(&mut out));
+                            keys.iter()
+                                .filter_map(|k| shard.keys.rows(*k))
+                                .for_each(|p| p.extend_into(&mut out));
                             sort(&mut out);
                         }
                         None => shard.present(*param).into_iter().for_each(|p| p.extend_into(&mut out)),
@@ -229,7 +253,9 @@ impl<'a> View<'a> {
 
     /// The rows that meet all conditions.
     pub fn find_all(&self, rows: Rows<'a>, nodes: &[Node]) -> Vec<u32> {
-        let Some((first, rest)) = self.order(rows, nodes) else { return (0..rows.end).collect() };
+        let Some((first, rest)) = self.order(rows, nodes) else {
+            return (0..rows.end).collect();
+        };
         let mut found = self.find(rows, first);
         for node in rest {
             if found.is_empty() {
@@ -249,7 +275,9 @@ impl<'a> View<'a> {
         for node in by_cost {
             // What costs more a row must promise fewer rows, and is counted no further than it may win.
             let effort = effort(node);
-            let n = self.estimate(rows, node, (least / effort).saturating_add(1)).saturating_mul(effort);
+            let n = self
+                .estimate(rows, node, (least / effort).saturating_add(1))
+                .saturating_mul(effort);
             least = least.min(n);
             sized.push((n, node));
         }
@@ -265,7 +293,8 @@ impl<'a> View<'a> {
             Node::All(list) => list.iter().for_each(|n| self.narrow(rows, n, found)),
             Node::Not(inner) => self.without(rows, inner, found),
             Node::Match(_, Check::Keys(keys)) if self.all_many(rows, keys) => {
-                let lists: Vec<&RoaringBitmap> = keys.iter().filter_map(|k| rows.shard.keys.rows(*k)?.bitmap()).collect();
+                let lists: Vec<&RoaringBitmap> =
+                    keys.iter().filter_map(|k| rows.shard.keys.rows(*k)?.bitmap()).collect();
                 found.retain(|r| lists.iter().any(|l| l.contains(*r)));
             }
             Node::Match(_, Check::Date(_) | Check::Number(_) | Check::Quantity(..) | Check::Tuple(_))
@@ -294,7 +323,9 @@ impl<'a> View<'a> {
     fn all_many(&self, rows: Rows<'a>, keys: &[u32]) -> bool {
         !keys.is_empty()
             && keys.len() <= GALLOP
-            && keys.iter().all(|k| rows.shard.keys.rows(*k).is_some_and(|p| p.bitmap().is_some()))
+            && keys
+                .iter()
+                .all(|k| rows.shard.keys.rows(*k).is_some_and(|p| p.bitmap().is_some()))
     }
 
     /// Whether a row meets the condition.
@@ -304,21 +335,27 @@ impl<'a> View<'a> {
             Node::Never => false,
             Node::Match(param, check) => match check {
                 Check::Keys(keys) => shard.values(row).keys().any(|k| keys.binary_search(&k).is_ok()),
-                Check::Refs(to) => {
-                    shard.values(row).refs().any(|(p, e)| p == *param && to.binary_search(&e).is_ok())
-                }
-                Check::Date(test) => {
-                    shard.dates.get(param).is_some_and(|d| d.any(row, |lo, hi| date_meets(test, lo, hi)))
-                }
-                Check::Number(test) => {
-                    shard.values(row).numbers().any(|n| n.param == *param && number_meets(test, n.lo, n.hi))
-                }
+                Check::Refs(to) => shard
+                    .values(row)
+                    .refs()
+                    .any(|(p, e)| p == *param && to.binary_search(&e).is_ok()),
+                Check::Date(test) => shard
+                    .dates
+                    .get(param)
+                    .is_some_and(|d| d.any(row, |lo, hi| date_meets(test, lo, hi))),
+                Check::Number(test) => shard
+                    .values(row)
+                    .numbers()
+                    .any(|n| n.param == *param && number_meets(test, n.lo, n.hi)),
                 Check::Quantity(test, units) => shard.values(row).numbers().any(|n| {
                     n.param == *param
                         && n.unit.is_some_and(|u| units.binary_search(&u).is_ok())
                         && number_meets(test, n.lo, n.hi)
                 }),
-                Check::Tuple(checks) => shard.values(row).tuples().any(|(p, t)| p == *param && tuple_meets(t, checks)),
+                Check::Tuple(checks) => shard
+                    .values(row)
+                    .tuples()
+                    .any(|(p, t)| p == *param && tuple_meets(t, checks)),
             },
             Node::Present(param) => shard.present(*param).is_some_and(|p| p.contains(row)),
             Node::Rows(list) => list.binary_search(&row).is_ok(),
@@ -331,10 +368,16 @@ impl<'a> View<'a> {
             Node::Not(inner) => !self.test(rows, inner, row),
             Node::Chain(param, targets) => self.test_chain(rows, *param, targets, row, &mut HashMap::new()),
             Node::Has(source, reference, inner) => {
-                let (Some(there), Some(entity)) = (self.rows(*source), shard.entities.get(row)) else { return false };
+                let (Some(there), Some(entity)) = (self.rows(*source), shard.entities.get(row)) else {
+                    return false;
+                };
                 let mut from = Vec::new();
-                there.shard.referrers(self.index.seed, *reference, *entity).extend_into(&mut from);
-                from.into_iter().any(|r| self.sees(there, r) && self.test(there, inner, r))
+                there
+                    .shard
+                    .referrers(self.index.seed, *reference, *entity)
+                    .extend_into(&mut from);
+                from.into_iter()
+                    .any(|r| self.sees(there, r) && self.test(there, inner, r))
             }
         }
     }
@@ -347,14 +390,22 @@ impl<'a> View<'a> {
         row: u32,
         known: &mut HashMap<u32, bool>,
     ) -> bool {
-        rows.shard.values(row).refs().filter(|(p, _)| *p == param).any(|(_, entity)| {
-            *known.entry(entity).or_insert_with(|| {
-                let Some(t) = self.index.entities.type_of(entity) else { return false };
-                let mut inner = targets.iter().filter(|(target, _)| *target == t).peekable();
-                inner.peek().is_some()
-                    && self.seen_row_of(entity).is_some_and(|(there, r)| inner.any(|(_, n)| self.test(there, n, r)))
+        rows.shard
+            .values(row)
+            .refs()
+            .filter(|(p, _)| *p == param)
+            .any(|(_, entity)| {
+                *known.entry(entity).or_insert_with(|| {
+                    let Some(t) = self.index.entities.type_of(entity) else {
+                        return false;
+                    };
+                    let mut inner = targets.iter().filter(|(target, _)| *target == t).peekable();
+                    inner.peek().is_some()
+                        && self
+                            .seen_row_of(entity)
+                            .is_some_and(|(there, r)| inner.any(|(_, n)| self.test(there, n, r)))
+                })
             })
-        })
     }
 
     /// All rows, seen or not.
@@ -382,9 +433,11 @@ const FAN: usize = 16;
 
 fn tuple_meets(tuple: Tuple<'_>, checks: &[Check]) -> bool {
     let mut components = tuple.components();
-    let met = checks
-        .iter()
-        .all(|check| components.next().is_some_and(|parts| parts.iter().any(|part| part_meets(part, check))));
+    let met = checks.iter().all(|check| {
+        components
+            .next()
+            .is_some_and(|parts| parts.iter().any(|part| part_meets(part, check)))
+    });
     met && components.next().is_none()
 }
 

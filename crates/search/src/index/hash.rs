@@ -12,7 +12,10 @@ pub struct Keyed {
 impl Keyed {
     pub fn new(seed: [u8; 16]) -> Self {
         let whole = u128::from_le_bytes(seed);
-        Self { k0: whole as u64, k1: (whole >> 64) as u64 }
+        Self {
+            k0: whole as u64,
+            k1: (whole >> 64) as u64,
+        }
     }
 
     /// The hash of a word followed by bytes.
@@ -95,7 +98,9 @@ pub struct Table<T> {
 impl<T: Copy> Table<T> {
     /// `parts` is a power of two.
     pub fn new(parts: usize) -> Self {
-        Self { parts: (0..parts.max(1)).map(|_| HashTable::new()).collect() }
+        Self {
+            parts: (0..parts.max(1)).map(|_| HashTable::new()).collect(),
+        }
     }
 
     fn part(&self, hash: u64) -> usize {
@@ -108,7 +113,11 @@ impl<T: Copy> Table<T> {
 
     /// All whose hash may be `hash`.
     pub fn candidates(&self, hash: u64) -> impl Iterator<Item = T> {
-        self.parts.get(self.part(hash)).into_iter().flat_map(move |p| p.iter_hash(hash)).copied()
+        self.parts
+            .get(self.part(hash))
+            .into_iter()
+            .flat_map(move |p| p.iter_hash(hash))
+            .copied()
     }
 
     /// Adds a value that is not there yet; `rehash` gives the hash of any value in the table.

@@ -12,7 +12,10 @@ pub struct Strings {
 
 impl Strings {
     pub fn new() -> Self {
-        Self { texts: Blobs::default(), table: Table::new(16) }
+        Self {
+            texts: Blobs::default(),
+            table: Table::new(16),
+        }
     }
 
     pub fn bytes_of(&self, number: u32) -> &[u8] {
@@ -24,7 +27,8 @@ impl Strings {
     }
 
     pub fn find(&self, key: Keyed, text: &str) -> Option<u32> {
-        self.table.find(key.bytes(0, text.as_bytes()), |n| self.bytes_of(n) == text.as_bytes())
+        self.table
+            .find(key.bytes(0, text.as_bytes()), |n| self.bytes_of(n) == text.as_bytes())
     }
 
     pub fn intern(&mut self, key: Keyed, text: &str) -> u32 {
@@ -38,7 +42,9 @@ impl Strings {
     pub fn add(&mut self, key: Keyed, text: &str) -> u32 {
         let n = self.texts.push(text.as_bytes());
         let texts = &self.texts;
-        self.table.insert(key.bytes(0, text.as_bytes()), n, |n| key.bytes(0, texts.get(n).unwrap_or_default()));
+        self.table.insert(key.bytes(0, text.as_bytes()), n, |n| {
+            key.bytes(0, texts.get(n).unwrap_or_default())
+        });
         n
     }
 
@@ -106,12 +112,12 @@ impl Entities {
 
     /// The resources of any type with that id.
     pub fn find_any(&self, key: Keyed, id: &str) -> Vec<u32> {
-        let Some((form, packed)) = self.pack(key, id) else { return Vec::new() };
+        let Some((form, packed)) = self.pack(key, id) else {
+            return Vec::new();
+        };
         self.table
             .candidates(hash(key, form as u16, &packed))
-            .filter(|n| {
-                self.kinds.get(*n).is_some_and(|k| k >> 8 == form as u16) && self.ids.get(*n) == Some(&packed)
-            })
+            .filter(|n| self.kinds.get(*n).is_some_and(|k| k >> 8 == form as u16) && self.ids.get(*n) == Some(&packed))
             .collect()
     }
 
@@ -152,20 +158,27 @@ impl Entities {
     }
 
     pub fn id(&self, entity: u32) -> String {
-        let (Some(kind), Some(packed)) = (self.kinds.get(entity), self.ids.get(entity)) else { return String::new() };
+        let (Some(kind), Some(packed)) = (self.kinds.get(entity), self.ids.get(entity)) else {
+            return String::new();
+        };
         match kind >> 8 {
             0 => unpack_uuid(packed),
             1 => {
                 let len = usize::from(packed.last().copied().unwrap_or(0));
                 String::from_utf8_lossy(packed.get(..len).unwrap_or_default()).into_owned()
             }
-            _ => self.long.text(u32::from_le_bytes([packed[0], packed[1], packed[2], packed[3]])).to_owned(),
+            _ => self
+                .long
+                .text(u32::from_le_bytes([packed[0], packed[1], packed[2], packed[3]]))
+                .to_owned(),
         }
     }
 
     /// Writes type and id as held, for [`Entities::take`].
     pub fn put(&self, entity: u32, out: &mut Vec<u8>) {
-        let (Some(kind), Some(packed)) = (self.kinds.get(entity), self.ids.get(entity)) else { return };
+        let (Some(kind), Some(packed)) = (self.kinds.get(entity), self.ids.get(entity)) else {
+            return;
+        };
         out.extend(kind.to_le_bytes());
         match kind >> 8 {
             0 => out.extend(packed),
@@ -285,11 +298,20 @@ mod tests {
         let key = Keyed::new([9; 16]);
         let mut e = Entities::new();
         let ids = [
-            "a", "f001", "123456789012345", "1234567890123456", "0a1b2c3d-4e5f-6789-abcd-ef0123456789",
-            "0A1B2C3D-4E5F-6789-ABCD-EF0123456789", "0a1b2c3d-4e5f-6789-abcd_ef0123456789", "0a1b2c3d4e5f6789abcdef0123456789",
+            "a",
+            "f001",
+            "123456789012345",
+            "1234567890123456",
+            "0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+            "0A1B2C3D-4E5F-6789-ABCD-EF0123456789",
+            "0a1b2c3d-4e5f-6789-abcd_ef0123456789",
+            "0a1b2c3d4e5f6789abcdef0123456789",
             "0000000000000000000000000000000000000000000000000000000000000000",
         ];
-        let (patient, group) = (ResourceType::from_code(1).unwrap(), ResourceType::from_code(145).unwrap());
+        let (patient, group) = (
+            ResourceType::from_code(1).unwrap(),
+            ResourceType::from_code(145).unwrap(),
+        );
         let numbers: Vec<u32> = ids.iter().map(|id| e.intern(key, patient, id)).collect();
         for (id, n) in ids.iter().zip(&numbers) {
             assert_eq!(e.id(*n), *id);

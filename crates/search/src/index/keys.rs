@@ -34,7 +34,9 @@ pub enum Kind {
 impl Kind {
     pub fn from_code(code: u8) -> Option<Self> {
         use Kind::*;
-        [Token, Text, Str, OfType, Url, Uri, RefIdentifier, Unit, Ref].into_iter().find(|k| *k as u8 == code)
+        [Token, Text, Str, OfType, Url, Uri, RefIdentifier, Unit, Ref]
+            .into_iter()
+            .find(|k| *k as u8 == code)
     }
 
     /// Whether keys of this kind are also held in the order of their text.
@@ -85,7 +87,12 @@ fn hash_of(seed: Keyed, strings: &Strings, keys: &Column<Key>, number: u32) -> u
 
 impl Keys {
     pub fn new() -> Self {
-        Self { keys: Column::default(), rows: Column::default(), table: Table::new(16), ordered: BTreeMap::new() }
+        Self {
+            keys: Column::default(),
+            rows: Column::default(),
+            table: Table::new(16),
+            ordered: BTreeMap::new(),
+        }
     }
 
     pub fn len(&self) -> u32 {
@@ -115,10 +122,12 @@ impl Keys {
         param: u16,
         text: &'a str,
     ) -> impl Iterator<Item = (u32, Key)> + 'a {
-        self.table.candidates(hash(seed, kind, param, text.as_bytes())).filter_map(move |n| {
-            let k = self.get(n)?;
-            (k.kind == kind && k.param == param && strings.bytes_of(k.text) == text.as_bytes()).then_some((n, k))
-        })
+        self.table
+            .candidates(hash(seed, kind, param, text.as_bytes()))
+            .filter_map(move |n| {
+                let k = self.get(n)?;
+                (k.kind == kind && k.param == param && strings.bytes_of(k.text) == text.as_bytes()).then_some((n, k))
+            })
     }
 
     pub fn find(
@@ -148,7 +157,16 @@ impl Keys {
         }
         let text = strings.intern(seed, text);
         let second = second.map_or(0, |s| strings.intern(seed, s) + 1);
-        let key = self.add(seed, strings, Key { param, kind, text, second });
+        let key = self.add(
+            seed,
+            strings,
+            Key {
+                param,
+                kind,
+                text,
+                second,
+            },
+        );
         self.order(strings, key);
         key
     }
@@ -171,13 +189,15 @@ impl Keys {
     /// Makes the table and the ordered lists of the keys held. `None` if a text is not there.
     pub fn fill(&mut self, seed: Keyed, strings: &Strings) -> Option<()> {
         let keys = &self.keys;
-        self.table.reserve(keys.len() as usize, |n| hash_of(seed, strings, keys, n));
+        self.table
+            .reserve(keys.len() as usize, |n| hash_of(seed, strings, keys, n));
         for (n, k) in (0..).zip(keys.iter()) {
             if k.text >= strings.len() || k.second > strings.len() {
                 return None;
             }
             self.rows.push(Posting::default());
-            self.table.insert(hash_of(seed, strings, keys, n), n, |n| hash_of(seed, strings, keys, n));
+            self.table
+                .insert(hash_of(seed, strings, keys, n), n, |n| hash_of(seed, strings, keys, n));
         }
         self.order_all(strings);
         Some(())
@@ -187,7 +207,10 @@ impl Keys {
         let Some(k) = self.get(number) else { return };
         if k.kind.ordered() {
             let text = ordered_text(k.kind, strings.text(k.text));
-            self.ordered.entry((k.kind, k.param)).or_default().insert((text, number));
+            self.ordered
+                .entry((k.kind, k.param))
+                .or_default()
+                .insert((text, number));
         }
     }
 
@@ -206,7 +229,8 @@ impl Keys {
 
     pub fn find_ref(&self, hash: u64, param: u16, entity: u32) -> Option<u32> {
         self.table.find(hash, |n| {
-            self.get(n).is_some_and(|k| k.kind == Kind::Ref && k.param == param && k.text == entity)
+            self.get(n)
+                .is_some_and(|k| k.kind == Kind::Ref && k.param == param && k.text == entity)
         })
     }
 
@@ -223,12 +247,19 @@ impl Keys {
 
     /// Keys of a parameter and their (folded) texts, in order.
     pub fn in_order(&self, kind: Kind, param: u16) -> impl DoubleEndedIterator<Item = (&str, u32)> {
-        self.ordered.get(&(kind, param)).into_iter().flatten().map(|(text, n)| (text.as_ref(), *n))
+        self.ordered
+            .get(&(kind, param))
+            .into_iter()
+            .flatten()
+            .map(|(text, n)| (text.as_ref(), *n))
     }
 
     /// All keys of a kind and parameter, in no particular order.
     pub fn all(&self, kind: Kind, param: u16) -> impl Iterator<Item = (u32, Key)> + '_ {
-        (0..).zip(self.keys.iter()).filter(move |(_, k)| k.kind == kind && k.param == param).map(|(n, k)| (n, *k))
+        (0..)
+            .zip(self.keys.iter())
+            .filter(move |(_, k)| k.kind == kind && k.param == param)
+            .map(|(n, k)| (n, *k))
     }
 
     pub fn shrink(&mut self) {
@@ -276,7 +307,11 @@ impl<'a> Unit<'a> {
     pub fn split(text: &'a str) -> Self {
         let mut parts = text.split('\u{0}').map(|p| p.strip_prefix('+'));
         let mut next = || parts.next().flatten();
-        Self { system: next(), code: next(), unit: next() }
+        Self {
+            system: next(),
+            code: next(),
+            unit: next(),
+        }
     }
 }
 
@@ -287,9 +322,21 @@ mod tests {
     #[test]
     fn units_join_and_split() {
         for u in [
-            Unit { system: None, code: None, unit: None },
-            Unit { system: Some("http://unitsofmeasure.org"), code: Some("mg"), unit: Some("mg") },
-            Unit { system: None, code: Some(""), unit: Some("+") },
+            Unit {
+                system: None,
+                code: None,
+                unit: None,
+            },
+            Unit {
+                system: Some("http://unitsofmeasure.org"),
+                code: Some("mg"),
+                unit: Some("mg"),
+            },
+            Unit {
+                system: None,
+                code: Some(""),
+                unit: Some("+"),
+            },
         ] {
             assert_eq!(Unit::split(&u.join()), u);
         }
@@ -302,7 +349,10 @@ mod tests {
         let b = keys.intern(seed, &mut strings, Kind::Token, 1, "x", None);
         let c = keys.intern(seed, &mut strings, Kind::Token, 2, "x", None);
         assert_eq!(keys.intern(seed, &mut strings, Kind::Token, 1, "x", Some("s")), a);
-        let mut both: Vec<u32> = keys.with_text(seed, &strings, Kind::Token, 1, "x").map(|(n, _)| n).collect();
+        let mut both: Vec<u32> = keys
+            .with_text(seed, &strings, Kind::Token, 1, "x")
+            .map(|(n, _)| n)
+            .collect();
         both.sort_unstable();
         assert_eq!(both, [a, b]);
         assert_eq!(keys.find(seed, &strings, Kind::Token, 2, "x", None), Some(c));

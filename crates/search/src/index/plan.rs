@@ -43,7 +43,9 @@ pub enum Check {
 impl Index {
     /// Makes a clause ready for the rows of a type.
     pub(super) fn plan(&self, resource_type: ResourceType, clause: &Clause) -> Node {
-        let Some(shard) = self.shard(resource_type) else { return Node::Never };
+        let Some(shard) = self.shard(resource_type) else {
+            return Node::Never;
+        };
         match clause {
             Clause::Match { param, test } => Node::Match(param.0, self.check(shard, param.0, test)),
             Clause::Missing { param, missing: false } => Node::Present(param.0),
@@ -51,15 +53,22 @@ impl Index {
             Clause::Chain { param, targets } => {
                 Node::Chain(param.0, targets.iter().map(|(t, c)| (*t, self.plan(*t, c))).collect())
             }
-            Clause::Has { source, reference, clause } => {
-                Node::Has(*source, reference.0, Box::new(self.plan(*source, clause)))
-            }
+            Clause::Has {
+                source,
+                reference,
+                clause,
+            } => Node::Has(*source, reference.0, Box::new(self.plan(*source, clause))),
             Clause::Id(ids) => Node::Rows(sorted(ids.iter().flat_map(|id| self.rows_with_id(resource_type, id)))),
             Clause::LastUpdated(test) => Node::LastUpdated(*test),
             Clause::Any(list) => Node::Any(list.iter().map(|c| self.plan(resource_type, c)).collect()),
             Clause::All(list) => Node::All(list.iter().map(|c| self.plan(resource_type, c)).collect()),
             Clause::Not(inner) => Node::Not(Box::new(self.plan(resource_type, inner))),
-            Clause::Compartment { owner, id, params, itself } => {
+            Clause::Compartment {
+                owner,
+                id,
+                params,
+                itself,
+            } => {
                 let owner_number = self.entities.find(self.seed, *owner, id);
                 let mut any: Vec<Node> = Vec::new();
                 if let Some(e) = owner_number {
@@ -76,7 +85,10 @@ impl Index {
 
     /// All rows of a resource, forgotten ones too.
     fn rows_with_id(&self, resource_type: ResourceType, id: &str) -> Vec<u32> {
-        let head = self.entities.find(self.seed, resource_type, id).and_then(|e| self.entities.head(e));
+        let head = self
+            .entities
+            .find(self.seed, resource_type, id)
+            .and_then(|e| self.entities.head(e));
         std::iter::successors(head, |row| self.shard(resource_type)?.previous.get(row).copied()).collect()
     }
 
@@ -102,18 +114,22 @@ impl Index {
             Test::String(StringTest::Prefix(p)) => Check::Keys(sorted(shard.keys.with_prefix(Kind::Str, param, p))),
             Test::String(StringTest::Contains(part)) => {
                 let all = shard.keys.in_order(Kind::Str, param);
-                Check::Keys(sorted(all.filter(|(text, _)| text.contains(part.as_str())).map(|(_, n)| n)))
+                Check::Keys(sorted(
+                    all.filter(|(text, _)| text.contains(part.as_str())).map(|(_, n)| n),
+                ))
             }
             Test::String(StringTest::Exact(text)) => keys(Kind::Str, text, &|_| true),
-            Test::Reference { target: Some(target), id } => {
-                Check::Refs(self.entities.find(self.seed, *target, id).into_iter().collect())
-            }
+            Test::Reference {
+                target: Some(target),
+                id,
+            } => Check::Refs(self.entities.find(self.seed, *target, id).into_iter().collect()),
             Test::Reference { target: None, id } => Check::Refs(sorted(self.entities.find_any(self.seed, id))),
             Test::Url(url) => {
                 let with = shard.keys.with_prefix(Kind::Url, param, url);
                 let same = |n: &u32| {
                     let text = shard.keys.get(*n).map_or("", |k| strings.text(k.text));
-                    text.get(url.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with(['|', '#']))
+                    text.get(url.len()..)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['|', '#']))
                 };
                 Check::Keys(sorted(with.filter(same)))
             }
@@ -129,7 +145,11 @@ impl Index {
             }
             Test::Date(test) => Check::Date(*test),
             Test::Number(test) => Check::Number(*test),
-            Test::Quantity { number, system: None, code: None } => Check::Number(*number),
+            Test::Quantity {
+                number,
+                system: None,
+                code: None,
+            } => Check::Number(*number),
             Test::Quantity { number, system, code } => {
                 let fits = |k: Key| {
                     let unit = Unit::split(strings.text(k.text));
@@ -157,9 +177,13 @@ impl Index {
             TokenTest::SystemCode(system, code) => with(code, &|s| s == Some(system)),
             TokenTest::NoSystemCode(code) => with(code, &|s| s.is_none()),
             TokenTest::System(system) => match strings.find(self.seed, system) {
-                Some(number) => {
-                    sorted(shard.keys.all(kind, param).filter(|(_, k)| k.second == number + 1).map(|(n, _)| n))
-                }
+                Some(number) => sorted(
+                    shard
+                        .keys
+                        .all(kind, param)
+                        .filter(|(_, k)| k.second == number + 1)
+                        .map(|(n, _)| n),
+                ),
                 None => Vec::new(),
             },
         })

@@ -80,7 +80,6 @@ impl Posting {
         }
     }
 
-
     /// Rows in order.
     pub fn iter(&self) -> Iter<'_> {
         match self {
@@ -167,7 +166,10 @@ impl Iterator for Deltas<'_> {
 }
 
 fn deltas(bytes: &[u8]) -> Deltas<'_> {
-    Deltas { rest: bytes.get(HEADER..).unwrap_or_default(), last: 0 }
+    Deltas {
+        rest: bytes.get(HEADER..).unwrap_or_default(),
+        last: 0,
+    }
 }
 
 fn header(bytes: &[u8]) -> (u32, u32) {
@@ -286,7 +288,17 @@ mod tests {
 
     #[test]
     fn numbers_round_trip_and_bad_bytes_are_refused() {
-        for v in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        for v in [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            u64::from(u32::MAX),
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
             let mut b = vec![];
             put64(&mut b, v);
             let mut rest = b.as_slice();
@@ -295,7 +307,12 @@ mod tests {
             let mut rest = b.as_slice();
             assert_eq!(take(&mut rest), u32::try_from(v).ok());
         }
-        for bad in [&[0x80][..], &[0xff; 9], &[0xff; 20], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for bad in [
+            &[0x80][..],
+            &[0xff; 9],
+            &[0xff; 20],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert_eq!(take64(&mut &bad[..]), None);
         }
         for v in [0, -1, 1, i64::MIN, i64::MAX] {

@@ -114,7 +114,10 @@ impl Dates {
                 sparse.0.push(r);
                 sparse.1.push(*c);
             }
-            self.cells = Cells::Sparse { rows: sparse.0, cells: sparse.1 };
+            self.cells = Cells::Sparse {
+                rows: sparse.0,
+                cells: sparse.1,
+            };
         }
         match &mut self.cells {
             Cells::Dense(column) => {
@@ -157,7 +160,10 @@ impl Dates {
     pub fn any(&self, row: u32, mut condition: impl FnMut(i64, i64) -> bool) -> bool {
         match self.cell(row) {
             NOTHING => false,
-            MORE => self.more.get(&row).is_some_and(|list| list.iter().any(|(lo, hi)| condition(*lo, *hi))),
+            MORE => self
+                .more
+                .get(&row)
+                .is_some_and(|list| list.iter().any(|(lo, hi)| condition(*lo, *hi))),
             cell => {
                 let (lo, hi) = unpack(cell);
                 condition(lo, hi)
@@ -184,16 +190,24 @@ impl Dates {
         };
         let class = |class| {
             let days = self.buckets.between(class, low, high);
-            let ordered: Box<dyn Iterator<Item = (i32, &Posting)>> =
-                if backwards { Box::new(days.rev()) } else { Box::new(days) };
+            let ordered: Box<dyn Iterator<Item = (i32, &Posting)>> = if backwards {
+                Box::new(days.rev())
+            } else {
+                Box::new(days)
+            };
             ordered.peekable()
         };
         let mut classes: [_; DATE_CLASSES as usize] = [class(0), class(1), class(2), class(3)];
         loop {
             let heads = classes.iter_mut().filter_map(|c| c.peek().map(|(day, _)| *day));
-            let Some(this) = (if backwards { heads.max() } else { heads.min() }) else { return };
-            let postings: Vec<&Posting> =
-                classes.iter_mut().filter_map(|c| c.next_if(|(day, _)| *day == this)).map(|(_, p)| p).collect();
+            let Some(this) = (if backwards { heads.max() } else { heads.min() }) else {
+                return;
+            };
+            let postings: Vec<&Posting> = classes
+                .iter_mut()
+                .filter_map(|c| c.next_if(|(day, _)| *day == this))
+                .map(|(_, p)| p)
+                .collect();
             if !each(this, &postings) {
                 return;
             }
@@ -223,7 +237,13 @@ impl Dates {
 /// Between which instants a range of a class must start to meet the test.
 fn starts(test: &DateTest, class: u8) -> (i64, i64) {
     let longest = longest(class);
-    let reach = |at: i64| if longest == i64::MAX { i64::MIN } else { at.saturating_sub(longest) };
+    let reach = |at: i64| {
+        if longest == i64::MAX {
+            i64::MIN
+        } else {
+            at.saturating_sub(longest)
+        }
+    };
     match test.prefix {
         Prefix::Eq => (test.lo, test.hi),
         Prefix::Ne => (i64::MIN, i64::MAX),
@@ -239,7 +259,9 @@ fn starts(test: &DateTest, class: u8) -> (i64, i64) {
 /// The class of a range by its length.
 pub fn class(lo: i64, hi: i64) -> u8 {
     let length = hi.saturating_sub(lo);
-    (0..DATE_CLASSES).find(|c| length <= longest(*c)).unwrap_or(DATE_CLASSES - 1)
+    (0..DATE_CLASSES)
+        .find(|c| length <= longest(*c))
+        .unwrap_or(DATE_CLASSES - 1)
 }
 
 fn longest(class: u8) -> i64 {
@@ -262,7 +284,9 @@ const START_BIAS: i64 = 1 << (START_BITS - 1);
 /// A range in 64 bits: start in milliseconds within 278 years of 1970, and length as a count of milliseconds,
 /// seconds or days below 2^18, or open. Others do not fit.
 fn pack(lo: i64, hi: i64) -> Option<u64> {
-    let start = u64::try_from(lo.checked_add(START_BIAS)?).ok().filter(|s| *s < 1 << START_BITS)?;
+    let start = u64::try_from(lo.checked_add(START_BIAS)?)
+        .ok()
+        .filter(|s| *s < 1 << START_BITS)?;
     let length = if hi == i64::MAX {
         3 << 18
     } else {
@@ -323,10 +347,23 @@ mod tests {
     #[test]
     fn dates_fit_a_cell_or_are_refused() {
         let now = 1_700_000_000_123;
-        for (lo, hi) in [(now, now), (now, now + 1), (now, now + 1000), (now, now + DAY), (now, now + 36_525 * DAY), (-now, i64::MAX)] {
+        for (lo, hi) in [
+            (now, now),
+            (now, now + 1),
+            (now, now + 1000),
+            (now, now + DAY),
+            (now, now + 36_525 * DAY),
+            (-now, i64::MAX),
+        ] {
             assert_eq!(pack(lo, hi).map(unpack), Some((lo, hi)));
         }
-        for (lo, hi) in [(i64::MIN, now), (now, now - 1), (now, now + 86_400_001), (i64::MAX, i64::MAX), (1 << 43, 1 << 43)] {
+        for (lo, hi) in [
+            (i64::MIN, now),
+            (now, now - 1),
+            (now, now + 86_400_001),
+            (i64::MAX, i64::MAX),
+            (1 << 43, 1 << 43),
+        ] {
             assert_eq!(pack(lo, hi), None);
         }
     }
@@ -334,8 +371,11 @@ mod tests {
     #[test]
     fn candidates_hold_every_row_that_meets_the_test() {
         let t = 1_600_000_000_000;
-        let points: Vec<i64> =
-            [-900, -33, -32, -2, -1, 0, 1, 2, 40].iter().flat_map(|d| [t + d * DAY, t + d * DAY + 1]).chain([i64::MIN, i64::MAX]).collect();
+        let points: Vec<i64> = [-900, -33, -32, -2, -1, 0, 1, 2, 40]
+            .iter()
+            .flat_map(|d| [t + d * DAY, t + d * DAY + 1])
+            .chain([i64::MIN, i64::MAX])
+            .collect();
         let mut dates = Dates::default();
         let mut ranges = vec![];
         for lo in &points {
@@ -347,11 +387,21 @@ mod tests {
         use Prefix::*;
         for prefix in [Eq, Ne, Gt, Lt, Ge, Le, Sa, Eb, Ap] {
             for (lo, hi) in &ranges {
-                let test = DateTest { prefix, lo: *lo, hi: *hi };
-                let found: Vec<u32> = dates.candidates(&test).flat_map(|p| p.iter().collect::<Vec<_>>()).collect();
+                let test = DateTest {
+                    prefix,
+                    lo: *lo,
+                    hi: *hi,
+                };
+                let found: Vec<u32> = dates
+                    .candidates(&test)
+                    .flat_map(|p| p.iter().collect::<Vec<_>>())
+                    .collect();
                 for (row, (lo, hi)) in (0..).zip(&ranges) {
                     assert!(dates.any(row, |l, h| (l, h) == (*lo, *hi)));
-                    assert!(found.contains(&row) || !date_meets(&test, *lo, *hi), "{prefix:?} {test:?} {lo} {hi}");
+                    assert!(
+                        found.contains(&row) || !date_meets(&test, *lo, *hi),
+                        "{prefix:?} {test:?} {lo} {hi}"
+                    );
                 }
             }
         }
@@ -359,7 +409,19 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_order_in_buckets() {
-        let values = [f64::NEG_INFINITY, -1e9, -1.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.001, 100.0, f64::INFINITY];
+        let values = [
+            f64::NEG_INFINITY,
+            -1e9,
+            -1.0,
+            -1e-9,
+            0.0,
+            1e-9,
+            0.5,
+            1.0,
+            1.001,
+            100.0,
+            f64::INFINITY,
+        ];
         assert!(values.map(number_place).is_sorted());
         assert_eq!(number_place(-0.0), number_place(0.0));
     }

@@ -22,28 +22,46 @@ impl Index {
         limits: Limits,
     ) -> Page {
         let at = after.map_or(visible, |c| c.visible.min(visible));
-        let view = View { index: self, visible: at, now: visible, permit };
+        let view = View {
+            index: self,
+            visible: at,
+            now: visible,
+            permit,
+        };
         let wanted = query.total != Total::None;
         let Some(rows) = view.rows(query.resource_type) else {
-            return Page { total: wanted.then_some(0), ..Page::default() };
+            return Page {
+                total: wanted.then_some(0),
+                ..Page::default()
+            };
         };
-        let nodes: Vec<Node> = query.clauses.iter().map(|c| self.plan(query.resource_type, c)).collect();
+        let nodes: Vec<Node> = query
+            .clauses
+            .iter()
+            .map(|c| self.plan(query.resource_type, c))
+            .collect();
         let must_count = matches!(query.total, Total::Accurate | Total::Estimate) || query.summary == Summary::Count;
         let limit = limits.page.saturating_add(1);
         let (found, total) = match query.sort.as_slice() {
             [] => view.newest(rows, &nodes, must_count, after, limit),
             [first, ..] => match view.walk(rows, &nodes, first, limit).filter(|_| !must_count) {
-                Some(dates) => (view.sorted_by_walk(rows, &nodes, &query.sort, dates, after, limit), None),
+                Some(dates) => (
+                    view.sorted_by_walk(rows, &nodes, &query.sort, dates, after, limit),
+                    None,
+                ),
                 None => view.sorted(rows, &nodes, &query.sort, after, limit),
             },
         };
         let more = found.len() > limits.page;
         let matches = found.get(..limits.page).unwrap_or(&found);
-        let next = matches.last().filter(|_| more && query.summary != Summary::Count).map(|row| Cursor {
-            visible: at,
-            keys: self.sort_values(rows, *row, &query.sort),
-            rid: rows.shard.rids.get(*row).unwrap_or(0),
-        });
+        let next = matches
+            .last()
+            .filter(|_| more && query.summary != Summary::Count)
+            .map(|row| Cursor {
+                visible: at,
+                keys: self.sort_values(rows, *row, &query.sort),
+                rid: rows.shard.rids.get(*row).unwrap_or(0),
+            });
         let (included, truncated) = view.included(rows, matches, &query.includes, limits.includes);
         Page {
             matches: matches.iter().filter_map(|row| view.version(rows, *row)).collect(),
@@ -65,9 +83,13 @@ impl<'a> View<'a> {
         after: Option<&Cursor>,
         limit: usize,
     ) -> (Vec<u32>, Option<u64>) {
-        let below = after.map_or(u32::MAX, |c| c.rid.checked_sub(1).map_or(0, |rid| rows.shard.rids.up_to(rid)));
+        let below = after.map_or(u32::MAX, |c| {
+            c.rid.checked_sub(1).map_or(0, |rid| rows.shard.rids.up_to(rid))
+        });
         let plan = self.order(rows, nodes);
-        let candidates = plan.as_ref().map_or(self.end(rows) as usize, |(first, _)| self.estimate(rows, first, FEW + 1));
+        let candidates = plan.as_ref().map_or(self.end(rows) as usize, |(first, _)| {
+            self.estimate(rows, first, FEW + 1)
+        });
         if must_count || candidates <= FEW {
             let mut found = self.find_all(rows, nodes);
             found.retain(|row| self.sees(rows, *row));
@@ -194,8 +216,10 @@ impl<'a> View<'a> {
                 self.narrow(rows, node, &mut some);
             }
             some.retain(|row| self.sees(rows, *row));
-            let mut keyed: Vec<(Vec<SortValue>, u32)> =
-                some.into_iter().map(|row| (index.sort_values(rows, row, keys), row)).collect();
+            let mut keyed: Vec<(Vec<SortValue>, u32)> = some
+                .into_iter()
+                .map(|row| (index.sort_values(rows, row, keys), row))
+                .collect();
             let rid = |row: u32| rows.shard.rids.get(row).unwrap_or(0);
             keyed.retain(|(values, row)| {
                 after.is_none_or(|c| order(keys, (values, rid(*row)), (&c.keys, c.rid)) == Ordering::Greater)
@@ -279,16 +303,26 @@ impl<'a> View<'a> {
             }
             let mut list = Vec::new();
             for param in &include.params {
-                there.shard.referrers(index.seed, param.0, *entity).extend_into(&mut list);
+                there
+                    .shard
+                    .referrers(index.seed, param.0, *entity)
+                    .extend_into(&mut list);
             }
             return list.into_iter().map(|r| (there, r)).collect();
         }
         if include.source != rows.resource_type {
             return Vec::new();
         }
-        let refs = rows.shard.values(row).refs().filter(|(p, _)| include.params.iter().any(|q| q.0 == *p));
+        let refs = rows
+            .shard
+            .values(row)
+            .refs()
+            .filter(|(p, _)| include.params.iter().any(|q| q.0 == *p));
         refs.filter_map(|(_, entity)| {
-            let target = index.entities.type_of(entity).filter(|t| include.target.is_none_or(|w| w == *t))?;
+            let target = index
+                .entities
+                .type_of(entity)
+                .filter(|t| include.target.is_none_or(|w| w == *t))?;
             let there = self.rows(target)?;
             Some((there, index.row_at(there.shard, entity, self.visible)?))
         })
@@ -351,7 +385,11 @@ mod tests {
         let bits = bits(&rows);
         for cut in [0, 1, 500, 999, 1000, u32::MAX] {
             for n in [1, 7, 64, 5000] {
-                let sources = [Source::Range(1000), Source::List(rows.clone()), Source::Bits(bits.iter())];
+                let sources = [
+                    Source::Range(1000),
+                    Source::List(rows.clone()),
+                    Source::Bits(bits.iter()),
+                ];
                 let all = sources.map(|mut s| {
                     s.cut(cut);
                     std::iter::from_fn(|| Some(s.take_last(n)).filter(|l| !l.is_empty())).collect::<Vec<_>>()

@@ -95,7 +95,11 @@ impl Shard {
     }
 
     pub fn version(&self, row: u32) -> u32 {
-        if self.versions.is_empty() { 1 } else { self.versions.get(&row).copied().unwrap_or(1) }
+        if self.versions.is_empty() {
+            1
+        } else {
+            self.versions.get(&row).copied().unwrap_or(1)
+        }
     }
 
     /// Number of current resources.
@@ -164,15 +168,30 @@ impl Shard {
         match term {
             Term::Reference { target, id } => b.refs.push((param, entities.intern(seed, *target, id))),
             Term::Date { lo, hi } => b.dates.push((param, *lo, *hi)),
-            Term::Number { lo, hi } => b.numbers.push(Number { param, unit: None, lo: *lo, hi: *hi }),
+            Term::Number { lo, hi } => b.numbers.push(Number {
+                param,
+                unit: None,
+                lo: *lo,
+                hi: *hi,
+            }),
             Term::Quantity { lo, hi, .. } => {
                 let unit = self.intern(seed, strings, param, term);
-                b.numbers.push(Number { param, unit, lo: *lo, hi: *hi });
+                b.numbers.push(Number {
+                    param,
+                    unit,
+                    lo: *lo,
+                    hi: *hi,
+                });
             }
             Term::Tuple(components) => {
                 let parts: Vec<Vec<Part>> = components
                     .iter()
-                    .map(|terms| terms.iter().filter_map(|t| self.part(seed, strings, entities, param, t)).collect())
+                    .map(|terms| {
+                        terms
+                            .iter()
+                            .filter_map(|t| self.part(seed, strings, entities, param, t))
+                            .collect()
+                    })
                     .collect();
                 put_tuple(&mut b.tuples, param, &parts);
             }
@@ -213,7 +232,11 @@ impl Shard {
             Term::Uri(t) => (Kind::Uri, t, None),
             Term::ReferenceIdentifier { system, value } => (Kind::RefIdentifier, value, system.as_deref()),
             Term::Quantity { system, code, unit, .. } => {
-                let unit = Unit { system: system.as_deref(), code: code.as_deref(), unit: unit.as_deref() };
+                let unit = Unit {
+                    system: system.as_deref(),
+                    code: code.as_deref(),
+                    unit: unit.as_deref(),
+                };
                 joined = unit.join();
                 (Kind::Unit, &joined, None)
             }
@@ -237,7 +260,15 @@ impl Shard {
         for (place, (param, entity)) in (0..).zip(values.refs()) {
             sound &= entity < entities;
             present(&mut self.present, param, row);
-            post_ref(&mut self.keys, &mut self.singles, &self.values, seed, strings, (param, entity), (row, place));
+            post_ref(
+                &mut self.keys,
+                &mut self.singles,
+                &self.values,
+                seed,
+                strings,
+                (param, entity),
+                (row, place),
+            );
         }
         for n in values.numbers() {
             sound &= n.unit.is_none_or(|u| u < self.keys.len());
@@ -266,7 +297,9 @@ impl Shard {
     pub fn post_dates(&mut self, row: u32, dates: &mut [(u16, i64, i64)]) {
         dates.sort_by_key(|(p, ..)| *p);
         for group in dates.chunk_by(|a, b| a.0 == b.0) {
-            let Some((param, lo, hi)) = group.first().copied() else { continue };
+            let Some((param, lo, hi)) = group.first().copied() else {
+                continue;
+            };
             present(&mut self.present, param, row);
             let column = self.dates.entry(param).or_default();
             if group.len() == 1 {
@@ -284,7 +317,10 @@ impl Shard {
         if let Some(rows) = self.keys.find_ref(hash, param, entity).and_then(|k| self.keys.rows(k)) {
             return Referrers::Many(rows);
         }
-        match self.singles.find(hash, |s| ref_of(&self.values, s) == Some((param, entity))) {
+        match self
+            .singles
+            .find(hash, |s| ref_of(&self.values, s) == Some((param, entity)))
+        {
             Some(s) => Referrers::One(s >> PLACE_BITS),
             None => Referrers::Nobody,
         }
@@ -311,7 +347,10 @@ impl Shard {
     pub fn bytes(&self) -> [(&'static str, usize); 7] {
         let links = (self.versions.len() + self.next.len() + self.previous.len()) * 12;
         [
-            ("rows", self.rids.bytes() + self.entities.bytes() + self.updated.bytes() + self.classes.bytes() + links),
+            (
+                "rows",
+                self.rids.bytes() + self.entities.bytes() + self.updated.bytes() + self.classes.bytes() + links,
+            ),
             ("values", self.values.bytes()),
             ("keys", self.keys.bytes()),
             ("singles", self.singles.bytes()),
@@ -346,7 +385,9 @@ fn single(row: u32, place: u32) -> Option<u32> {
 
 fn ref_of(values: &Blobs, single: u32) -> Option<(u16, u32)> {
     let place = single & ((1 << PLACE_BITS) - 1);
-    Values::new(values.get(single >> PLACE_BITS)?).refs().nth(place as usize)
+    Values::new(values.get(single >> PLACE_BITS)?)
+        .refs()
+        .nth(place as usize)
 }
 
 /// A resource only one row refers to costs four bytes here; its key and list come with the second row.
@@ -376,7 +417,16 @@ fn post_ref(
         singles.insert(h, s, |s| ref_of(values, s).map_or(0, |(p, e)| hash(p, e)));
         return;
     }
-    let key = keys.add(seed, strings, Key { param, kind: Kind::Ref, text: entity, second: 0 });
+    let key = keys.add(
+        seed,
+        strings,
+        Key {
+            param,
+            kind: Kind::Ref,
+            text: entity,
+            second: 0,
+        },
+    );
     if let Some(s) = before {
         singles.remove(h, is);
         keys.push(key, s >> PLACE_BITS);

@@ -38,7 +38,10 @@ struct Numbering {
 
 impl Numbering {
     fn new(len: u32) -> Self {
-        Self { new: vec![u32::MAX; len as usize], order: Vec::new() }
+        Self {
+            new: vec![u32::MAX; len as usize],
+            order: Vec::new(),
+        }
     }
 
     fn of(&mut self, old: u32) -> u32 {
@@ -72,7 +75,10 @@ impl Index {
         };
         let mut body = Vec::new();
         for resource_type in ResourceType::all() {
-            if let Some(shard) = self.shard(resource_type).filter(|s| s.forgotten.len() < u64::from(s.len())) {
+            if let Some(shard) = self
+                .shard(resource_type)
+                .filter(|s| s.forgotten.len() < u64::from(s.len()))
+            {
                 write_shard(shard, resource_type, &mut all, out)?;
             }
         }
@@ -128,8 +134,7 @@ impl Index {
                         .ok_or(LoadError::Damaged("keys"))?;
                 }
                 ENTITIES => {
-                    read_entities(&mut rest, index.seed, &mut index.entities)
-                        .ok_or(LoadError::Damaged("resources"))?;
+                    read_entities(&mut rest, index.seed, &mut index.entities).ok_or(LoadError::Damaged("resources"))?;
                 }
                 STRINGS => {
                     read_strings(&mut rest, index.seed, &mut index.strings).ok_or(LoadError::Damaged("texts"))?;
@@ -149,7 +154,9 @@ impl Index {
                 break;
             }
         }
-        index.link_rows().ok_or(LoadError::Damaged("references between sections"))?;
+        index
+            .link_rows()
+            .ok_or(LoadError::Damaged("references between sections"))?;
         index.post_rows()?;
         index.entities.shrink();
         index.strings.shrink();
@@ -195,7 +202,10 @@ impl Index {
         let whole = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mine = work();
-            others.into_iter().map(|t| t.join().ok().flatten()).fold(mine, Option::and)
+            others
+                .into_iter()
+                .map(|t| t.join().ok().flatten())
+                .fold(mine, Option::and)
         });
         whole.ok_or(LoadError::Damaged("values"))
     }
@@ -252,7 +262,10 @@ fn write_rows(shard: &Shard, rows: &[u32], keys: &mut Numbering, all: &mut Numbe
         let this = shard.rids.get(row).unwrap_or(0);
         put64(out, this.wrapping_sub(rid));
         rid = this;
-        put(out, all.entities.of(shard.entities.get(row).copied().unwrap_or(u32::MAX)));
+        put(
+            out,
+            all.entities.of(shard.entities.get(row).copied().unwrap_or(u32::MAX)),
+        );
         let this = shard.updated.get(row).unwrap_or(0) as i64;
         put64(out, zigzag(this.wrapping_sub(updated)));
         updated = this;
@@ -276,7 +289,10 @@ fn renumber(shard: &Shard, row: u32, keys: &mut Numbering, entities: &mut Number
     let values = shard.values(row);
     b.keys.extend(values.keys().map(|k| keys.of(k)));
     b.refs.extend(values.refs().map(|(p, e)| (p, entities.of(e))));
-    b.numbers.extend(values.numbers().map(|n| Number { unit: n.unit.map(|u| keys.of(u)), ..n }));
+    b.numbers.extend(values.numbers().map(|n| Number {
+        unit: n.unit.map(|u| keys.of(u)),
+        ..n
+    }));
     for (param, tuple) in values.tuples() {
         let components: Vec<Vec<Part>> = tuple
             .components()
@@ -339,7 +355,12 @@ fn read_keys(rest: &mut &[u8], shard: &mut Shard) -> Option<()> {
         let (kind, tail) = rest.split_first()?;
         *rest = tail;
         let kind = Kind::from_code(*kind).filter(|k| *k != Kind::Ref)?;
-        shard.keys.hold(Key { param, kind, text: take(rest)?, second: take(rest)? });
+        shard.keys.hold(Key {
+            param,
+            kind,
+            text: take(rest)?,
+            second: take(rest)?,
+        });
     }
     Some(())
 }
@@ -370,7 +391,9 @@ fn read_classes(rest: &mut &[u8], index: &mut Index) -> Option<()> {
         let (home, labels) = (take(rest)?, u16::try_from(take(rest)?).ok()?);
         let (kind, tail) = rest.split_first()?;
         *rest = tail;
-        let kind = [RowKind::Version, RowKind::Deleted, RowKind::Left].into_iter().find(|k| *k as u8 == *kind)?;
+        let kind = [RowKind::Version, RowKind::Deleted, RowKind::Left]
+            .into_iter()
+            .find(|k| *k as u8 == *kind)?;
         if u64::from(index.classes.intern((home, labels, kind))) != n {
             return None;
         }
@@ -442,7 +465,10 @@ pub struct Digest {
 
 impl Digest {
     pub fn new() -> Self {
-        Self { buffer: Vec::new(), state: [0, 1] }
+        Self {
+            buffer: Vec::new(),
+            state: [0, 1],
+        }
     }
 
     pub fn finish(mut self) -> [u8; 16] {
@@ -491,10 +517,28 @@ mod tests {
             let number = Term::Number { lo: i as f64, hi: 40.0 };
             let extracted = Extracted {
                 terms: vec![
-                    (ParamNo(0), Term::Token { system: Some("s".into()), code: format!("c{}", i % 3).into() }),
+                    (
+                        ParamNo(0),
+                        Term::Token {
+                            system: Some("s".into()),
+                            code: format!("c{}", i % 3).into(),
+                        },
+                    ),
                     (ParamNo(1), Term::Str("Ann".into())),
-                    (ParamNo(2), Term::Reference { target: patient, id: "p".into() }),
-                    (ParamNo(3), Term::Date { lo: i as i64 * 50_000_000, hi: i64::MAX }),
+                    (
+                        ParamNo(2),
+                        Term::Reference {
+                            target: patient,
+                            id: "p".into(),
+                        },
+                    ),
+                    (
+                        ParamNo(3),
+                        Term::Date {
+                            lo: i as i64 * 50_000_000,
+                            hi: i64::MAX,
+                        },
+                    ),
                     (ParamNo(4), number.clone()),
                     (ParamNo(5), Term::Tuple(vec![vec![number], vec![Term::Str("x".into())]])),
                 ],
@@ -502,7 +546,11 @@ mod tests {
             index.apply(&NewRow {
                 rid: 10 + i,
                 resource_type: if i % 9 == 0 { patient } else { observation },
-                id: if i % 9 == 0 { "p" } else { ["a", "b", "c"][i as usize % 3] },
+                id: if i % 9 == 0 {
+                    "p"
+                } else {
+                    ["a", "b", "c"][i as usize % 3]
+                },
                 version: 1 + i as u32 / 9,
                 last_updated: i as i64,
                 kind: RowKind::Version,
@@ -557,15 +605,23 @@ mod tests {
             for (tag, body) in all {
                 section(&mut bytes, tag, &body).unwrap();
             }
-            let Ok(index) = Index::read([2; 16], &mut bytes.as_slice()) else { continue };
+            let Ok(index) = Index::read([2; 16], &mut bytes.as_slice()) else {
+                continue;
+            };
             read += 1;
             index.write(&mut Digest::new()).unwrap();
             assert!(index.history(Scope::System, u64::MAX, None).count() <= 40);
             for t in ResourceType::all() {
                 let query = Query {
                     resource_type: t,
-                    clauses: vec![Clause::Missing { param: ParamNo(1), missing: false }],
-                    sort: vec![SortKey { by: SortBy::Param(ParamNo(3)), descending: true }],
+                    clauses: vec![Clause::Missing {
+                        param: ParamNo(1),
+                        missing: false,
+                    }],
+                    sort: vec![SortKey {
+                        by: SortBy::Param(ParamNo(3)),
+                        descending: true,
+                    }],
                     count: None,
                     total: Total::Default,
                     includes: vec![],

@@ -14,10 +14,16 @@ impl Index {
         let shard = rows.shard;
         let param = match key.by {
             SortBy::Id => {
-                return shard.entities.get(row).map_or(SortValue::Missing, |e| SortValue::Text(self.entities.id(*e)));
+                return shard
+                    .entities
+                    .get(row)
+                    .map_or(SortValue::Missing, |e| SortValue::Text(self.entities.id(*e)));
             }
             SortBy::LastUpdated => {
-                return shard.updated.get(row).map_or(SortValue::Missing, |at| SortValue::Int(at as i64));
+                return shard
+                    .updated
+                    .get(row)
+                    .map_or(SortValue::Missing, |at| SortValue::Int(at as i64));
             }
             SortBy::Param(p) => p.0,
         };
@@ -40,7 +46,11 @@ impl Index {
             });
         }
         let values = shard.values(row);
-        for k in values.keys().filter_map(|k| shard.keys.get(k)).filter(|k| k.param == param) {
+        for k in values
+            .keys()
+            .filter_map(|k| shard.keys.get(k))
+            .filter(|k| k.param == param)
+        {
             match k.kind {
                 Kind::Token | Kind::Url | Kind::Uri => offer(SortValue::Text(self.strings.text(k.text).to_owned())),
                 Kind::Str => offer(SortValue::Text(folded(&self.strings, k))),
@@ -123,7 +133,11 @@ pub fn order(keys: &[SortKey], a: (&[SortValue], u64), b: (&[SortValue], u64)) -
     for (key, (x, y)) in keys.iter().zip(a.0.iter().zip(b.0)) {
         let missing = *x == SortValue::Missing || *y == SortValue::Missing;
         let by_key = compare(x, y);
-        let by_key = if key.descending && !missing { by_key.reverse() } else { by_key };
+        let by_key = if key.descending && !missing {
+            by_key.reverse()
+        } else {
+            by_key
+        };
         if by_key != Ordering::Equal {
             return by_key;
         }

@@ -118,9 +118,17 @@ impl<'a> Values<'a> {
             rest = tail;
             Some(head)
         };
-        let (keys, refs, numbers) =
-            (group().unwrap_or_default(), group().unwrap_or_default(), group().unwrap_or_default());
-        Self { keys, refs, numbers, tuples: rest }
+        let (keys, refs, numbers) = (
+            group().unwrap_or_default(),
+            group().unwrap_or_default(),
+            group().unwrap_or_default(),
+        );
+        Self {
+            keys,
+            refs,
+            numbers,
+            tuples: rest,
+        }
     }
 
     #[inline]
@@ -299,18 +307,48 @@ mod tests {
 
     #[test]
     fn values_round_trip() {
-        let numbers = [0.0, -0.0, 1.0, 6.3, 98.6, -12.25, 0.1 + 0.2, 1e-9, 1e300, f64::INFINITY, f64::NEG_INFINITY, 999_999.999];
+        let numbers = [
+            0.0,
+            -0.0,
+            1.0,
+            6.3,
+            98.6,
+            -12.25,
+            0.1 + 0.2,
+            1e-9,
+            1e300,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            999_999.999,
+        ];
         let mut b = Builder {
             keys: vec![5, 1, 300, 5, u32::MAX],
             refs: vec![(3, 9), (2, 70_000), (3, 9)],
-            numbers: numbers.iter().map(|n| Number { param: 300, unit: Some(4), lo: *n, hi: *n }).collect(),
+            numbers: numbers
+                .iter()
+                .map(|n| Number {
+                    param: 300,
+                    unit: Some(4),
+                    lo: *n,
+                    hi: *n,
+                })
+                .collect(),
             ..Builder::default()
         };
-        b.numbers.push(Number { param: 1, unit: None, lo: f64::NEG_INFINITY, hi: 3.0 });
+        b.numbers.push(Number {
+            param: 1,
+            unit: None,
+            lo: f64::NEG_INFINITY,
+            hi: 3.0,
+        });
         let tuple = vec![
             vec![Part::Key(7), Part::Key(8)],
             vec![],
-            vec![Part::Number(None, 1.5, 2.5), Part::Date(i64::MIN, i64::MAX), Part::Ref(12)],
+            vec![
+                Part::Number(None, 1.5, 2.5),
+                Part::Date(i64::MIN, i64::MAX),
+                Part::Ref(12),
+            ],
         ];
         put_tuple(&mut b.tuples, 40, &tuple);
         put_tuple(&mut b.tuples, 41, &[]);
@@ -332,7 +370,11 @@ mod tests {
 
     #[test]
     fn cut_bytes_read_as_less() {
-        let mut b = Builder { keys: vec![1, 2, 3], refs: vec![(1, 2)], ..Builder::default() };
+        let mut b = Builder {
+            keys: vec![1, 2, 3],
+            refs: vec![(1, 2)],
+            ..Builder::default()
+        };
         put_tuple(&mut b.tuples, 1, &[vec![Part::Key(1)]]);
         let packed = b.pack().to_vec();
         for n in 0..packed.len() {

@@ -1,7 +1,12 @@
 //! The shared test data, where it is there.
 
 #![allow(dead_code, reason = "not every test uses all of it")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use keepwell_model::json::{self, Value};
 use keepwell_model::types::ResourceType;
@@ -12,7 +17,9 @@ use std::path::{Path, PathBuf};
 /// The folder of shared test data, beside the repository.
 pub fn shared() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().map(|a| a.join("shared")).find(|p| p.join("data").is_dir())
+    here.ancestors()
+        .map(|a| a.join("shared"))
+        .find(|p| p.join("data").is_dir())
 }
 
 /// The lines of a packed file.
@@ -25,9 +32,13 @@ pub fn lines(path: &Path) -> Vec<String> {
 /// The resources of a transaction Bundle with their types, `urn:uuid:` references turned into `Type/id`.
 pub fn resources(bundle: &str) -> Vec<(ResourceType, Value<'_>)> {
     let bundle = json::parse(bundle).unwrap();
-    let Value::Object(members) = bundle else { panic!("not a Bundle") };
+    let Value::Object(members) = bundle else {
+        panic!("not a Bundle")
+    };
     let entries = members.into_iter().find(|(n, _)| n == "entry").map(|(_, v)| v);
-    let Some(Value::Array(entries)) = entries else { panic!("no entries") };
+    let Some(Value::Array(entries)) = entries else {
+        panic!("no entries")
+    };
     let mut places = HashMap::new();
     let mut list = Vec::new();
     for mut entry in entries {
@@ -71,7 +82,9 @@ pub fn tar(path: &Path) -> Vec<(String, String)> {
     let mut rest = all.as_slice();
     let mut files = Vec::new();
     while let Some((header, tail)) = rest.split_at_checked(512) {
-        let Some(name) = header.get(..100).map(text).filter(|n| !n.is_empty()) else { break };
+        let Some(name) = header.get(..100).map(text).filter(|n| !n.is_empty()) else {
+            break;
+        };
         let size = usize::from_str_radix(text(&header[124..136]).trim(), 8).unwrap();
         if matches!(header[156], b'0' | 0) {
             let name = name.rsplit('/').next().unwrap_or_default().to_owned();

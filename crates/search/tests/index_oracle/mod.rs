@@ -3,9 +3,7 @@
 //! It shares the types of queries and terms with the index and nothing else.
 
 use keepwell_model::types::ResourceType;
-use keepwell_search::index::{
-    Cursor, Index, Limits, NewRow, Page, RowFacts, RowKind, Scope, SortValue, Version,
-};
+use keepwell_search::index::{Cursor, Index, Limits, NewRow, Page, RowFacts, RowKind, Scope, SortValue, Version};
 use keepwell_search::query::{
     Clause, DateTest, Include, NumberTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total,
     UriTest,
@@ -42,7 +40,10 @@ impl Plain {
             return;
         }
         self.last_rid = row.rid;
-        self.of.entry((row.resource_type, row.id.to_owned())).or_default().push(self.rows.len());
+        self.of
+            .entry((row.resource_type, row.id.to_owned()))
+            .or_default()
+            .push(self.rows.len());
         self.rows.push(Row {
             version: Version {
                 rid: row.rid,
@@ -54,13 +55,19 @@ impl Plain {
                 labels: row.labels,
             },
             id: row.id.to_owned(),
-            terms: row.extracted.map(|e: &Extracted<'_>| e.clone().into_owned().terms).unwrap_or_default(),
+            terms: row
+                .extracted
+                .map(|e: &Extracted<'_>| e.clone().into_owned().terms)
+                .unwrap_or_default(),
         });
     }
 
     fn head_row(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<&Row> {
         let rows = self.of.get(&(resource_type, id.to_owned()))?;
-        rows.iter().rev().map(|at| &self.rows[*at]).find(|r| r.version.rid <= visible)
+        rows.iter()
+            .rev()
+            .map(|at| &self.rows[*at])
+            .find(|r| r.version.rid <= visible)
     }
 
     pub fn head(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<Version> {
@@ -105,11 +112,19 @@ impl Plain {
 
     pub fn id_of(&self, resource_type: ResourceType, rid: u64) -> Option<String> {
         let at = self.rows.binary_search_by_key(&rid, |r| r.version.rid).ok()?;
-        self.rows.get(at).filter(|r| r.version.resource_type == resource_type).map(|r| r.id.clone())
+        self.rows
+            .get(at)
+            .filter(|r| r.version.resource_type == resource_type)
+            .map(|r| r.id.clone())
     }
 
     pub fn count(&self, resource_type: ResourceType) -> u64 {
-        let all = View { plain: self, visible: u64::MAX, now: u64::MAX, permit: &|_| true };
+        let all = View {
+            plain: self,
+            visible: u64::MAX,
+            now: u64::MAX,
+            permit: &|_| true,
+        };
         all.rows_of(resource_type).count() as u64
     }
 
@@ -117,7 +132,10 @@ impl Plain {
         self.rows.retain(|r| r.version.home != home);
         self.of.clear();
         for (at, row) in self.rows.iter().enumerate() {
-            self.of.entry((row.version.resource_type, row.id.clone())).or_default().push(at);
+            self.of
+                .entry((row.version.resource_type, row.id.clone()))
+                .or_default()
+                .push(at);
         }
     }
 
@@ -125,7 +143,9 @@ impl Plain {
     pub fn rebuilt(&self, seed: [u8; 16]) -> Index {
         let mut index = Index::new(seed);
         for row in &self.rows {
-            let extracted = Extracted { terms: row.terms.clone() };
+            let extracted = Extracted {
+                terms: row.terms.clone(),
+            };
             let v = row.version;
             index.apply(&NewRow {
                 rid: v.rid,
@@ -152,7 +172,12 @@ impl Plain {
         limits: Limits,
     ) -> Page {
         let at = after.map_or(visible, |c| c.visible.min(visible));
-        let view = View { plain: self, visible: at, now: visible, permit };
+        let view = View {
+            plain: self,
+            visible: at,
+            now: visible,
+            permit,
+        };
         let mut found: Vec<(Vec<SortValue>, &Row)> = view
             .rows_of(query.resource_type)
             .filter(|r| query.clauses.iter().all(|c| view.meets(r, c)))
@@ -170,7 +195,11 @@ impl Plain {
         let next = found
             .last()
             .filter(|_| more && query.summary != Summary::Count)
-            .map(|(keys, r)| Cursor { visible: at, keys: keys.clone(), rid: r.version.rid });
+            .map(|(keys, r)| Cursor {
+                visible: at,
+                keys: keys.clone(),
+                rid: r.version.rid,
+            });
         let matched: Vec<&Row> = found.iter().map(|(_, r)| *r).collect();
         let (included, truncated) = view.included(&matched, &query.includes, limits.includes);
         Page {
@@ -186,7 +215,10 @@ impl Plain {
 impl<'a> View<'a> {
     fn rows_of(&self, resource_type: ResourceType) -> impl Iterator<Item = &'a Row> {
         let plain = self.plain;
-        plain.rows.iter().filter(move |r| r.version.resource_type == resource_type && self.sees(r))
+        plain
+            .rows
+            .iter()
+            .filter(move |r| r.version.resource_type == resource_type && self.sees(r))
     }
 
     fn sees(&self, row: &Row) -> bool {
@@ -210,22 +242,35 @@ impl<'a> View<'a> {
             Clause::Match { param, test } => of(*param).any(|t| meets(t, test)),
             Clause::Missing { param, missing } => of(*param).next().is_none() == *missing,
             Clause::Chain { param, targets } => of(*param).any(|t| {
-                let Term::Reference { target, id } = t else { return false };
+                let Term::Reference { target, id } = t else {
+                    return false;
+                };
                 targets.iter().any(|(wanted, inner)| {
                     wanted == target && self.target(*target, id).is_some_and(|r| self.meets(r, inner))
                 })
             }),
-            Clause::Has { source, reference, clause } => self.rows_of(*source).any(|r| {
-                refers(r, *reference, row.version.resource_type, &row.id) && self.meets(r, clause)
-            }),
+            Clause::Has {
+                source,
+                reference,
+                clause,
+            } => self
+                .rows_of(*source)
+                .any(|r| refers(r, *reference, row.version.resource_type, &row.id) && self.meets(r, clause)),
             Clause::Id(ids) => ids.contains(&row.id),
-            Clause::LastUpdated(test) => {
-                date(test, row.version.last_updated, row.version.last_updated.saturating_add(1))
-            }
+            Clause::LastUpdated(test) => date(
+                test,
+                row.version.last_updated,
+                row.version.last_updated.saturating_add(1),
+            ),
             Clause::Any(list) => list.iter().any(|c| self.meets(row, c)),
             Clause::All(list) => list.iter().all(|c| self.meets(row, c)),
             Clause::Not(inner) => !self.meets(row, inner),
-            Clause::Compartment { owner, id, params, itself } => {
+            Clause::Compartment {
+                owner,
+                id,
+                params,
+                itself,
+            } => {
                 (*itself && row.version.resource_type == *owner && row.id == *id)
                     || params.iter().any(|p| refers(row, *p, *owner, id))
             }
@@ -269,7 +314,12 @@ impl<'a> View<'a> {
                 return Vec::new();
             }
             self.rows_of(include.source)
-                .filter(|r| include.params.iter().any(|p| refers(r, *p, row.version.resource_type, &row.id)))
+                .filter(|r| {
+                    include
+                        .params
+                        .iter()
+                        .any(|p| refers(r, *p, row.version.resource_type, &row.id))
+                })
                 .collect()
         } else if include.source == row.version.resource_type {
             let terms = row.terms.iter().filter(|(p, _)| include.params.contains(p));
@@ -286,9 +336,9 @@ impl<'a> View<'a> {
 }
 
 fn refers(row: &Row, param: ParamNo, to: ResourceType, to_id: &str) -> bool {
-    row.terms.iter().any(|(p, t)| {
-        *p == param && matches!(t, Term::Reference { target, id } if *target == to && id == to_id)
-    })
+    row.terms
+        .iter()
+        .any(|(p, t)| *p == param && matches!(t, Term::Reference { target, id } if *target == to && id == to_id))
 }
 
 fn meets(term: &Term<'_>, test: &Test) -> bool {
@@ -301,9 +351,14 @@ fn meets(term: &Term<'_>, test: &Test) -> bool {
             token(test, system.as_deref(), value)
         }
         (Test::Text(prefix), Term::Text(text)) => fold(text).starts_with(prefix.as_str()),
-        (Test::OfType { system, code, value }, Term::OfType { system: s, code: c, value: v }) => {
-            system == s && code == c && value == v
-        }
+        (
+            Test::OfType { system, code, value },
+            Term::OfType {
+                system: s,
+                code: c,
+                value: v,
+            },
+        ) => system == s && code == c && value == v,
         (Test::String(test), Term::Str(text)) => match test {
             StringTest::Prefix(p) => fold(text).starts_with(p.as_str()),
             StringTest::Contains(p) => fold(text).contains(p.as_str()),
@@ -312,9 +367,9 @@ fn meets(term: &Term<'_>, test: &Test) -> bool {
         (Test::Reference { target, id }, Term::Reference { target: t, id: i }) => {
             i == id && target.is_none_or(|w| w == *t)
         }
-        (Test::Url(url), Term::Url(text)) => {
-            text.strip_prefix(url.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['|', '#']))
-        }
+        (Test::Url(url), Term::Url(text)) => text
+            .strip_prefix(url.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['|', '#'])),
         (Test::Uri(test), Term::Uri(text)) => match test {
             UriTest::Exact(u) => text == u,
             UriTest::Below(u) => below(text, u),
@@ -322,7 +377,20 @@ fn meets(term: &Term<'_>, test: &Test) -> bool {
         },
         (Test::Date(test), Term::Date { lo, hi }) => date(test, *lo, *hi),
         (Test::Number(test), Term::Number { lo, hi } | Term::Quantity { lo, hi, .. }) => number(test, *lo, *hi),
-        (Test::Quantity { number: test, system, code }, Term::Quantity { lo, hi, system: s, code: c, unit }) => {
+        (
+            Test::Quantity {
+                number: test,
+                system,
+                code,
+            },
+            Term::Quantity {
+                lo,
+                hi,
+                system: s,
+                code: c,
+                unit,
+            },
+        ) => {
             number(test, *lo, *hi)
                 && match (system, code) {
                     (None, None) => true,
@@ -333,7 +401,10 @@ fn meets(term: &Term<'_>, test: &Test) -> bool {
         }
         (Test::Tuple(tests), Term::Tuple(parts)) => {
             tests.len() == parts.len()
-                && tests.iter().zip(parts).all(|(test, part)| part.iter().any(|term| meets(term, test)))
+                && tests
+                    .iter()
+                    .zip(parts)
+                    .all(|(test, part)| part.iter().any(|term| meets(term, test)))
         }
         _ => false,
     }
@@ -390,16 +461,24 @@ fn sort_value(row: &Row, key: &SortKey) -> SortValue {
         SortBy::LastUpdated => return SortValue::Int(row.version.last_updated),
         SortBy::Param(p) => p,
     };
-    let values = row.terms.iter().filter(|(p, _)| *p == param).filter_map(|(_, t)| match t {
-        Term::Date { lo, .. } => Some(SortValue::Int(*lo)),
-        Term::Number { lo, .. } | Term::Quantity { lo, .. } => Some(SortValue::Float(*lo)),
-        Term::Token { code, .. } => Some(SortValue::Text(code.to_string())),
-        Term::Str(s) => Some(SortValue::Text(fold(s))),
-        Term::Reference { target, id } => Some(SortValue::Text(format!("{target}/{id}"))),
-        Term::Url(u) | Term::Uri(u) => Some(SortValue::Text(u.to_string())),
-        _ => None,
-    });
-    let best = if key.descending { values.max_by(compare) } else { values.min_by(compare) };
+    let values = row
+        .terms
+        .iter()
+        .filter(|(p, _)| *p == param)
+        .filter_map(|(_, t)| match t {
+            Term::Date { lo, .. } => Some(SortValue::Int(*lo)),
+            Term::Number { lo, .. } | Term::Quantity { lo, .. } => Some(SortValue::Float(*lo)),
+            Term::Token { code, .. } => Some(SortValue::Text(code.to_string())),
+            Term::Str(s) => Some(SortValue::Text(fold(s))),
+            Term::Reference { target, id } => Some(SortValue::Text(format!("{target}/{id}"))),
+            Term::Url(u) | Term::Uri(u) => Some(SortValue::Text(u.to_string())),
+            _ => None,
+        });
+    let best = if key.descending {
+        values.max_by(compare)
+    } else {
+        values.min_by(compare)
+    };
     best.unwrap_or(SortValue::Missing)
 }
 

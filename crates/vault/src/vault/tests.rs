@@ -33,7 +33,11 @@ impl World {
     }
 }
 
-const PLACE: Place<'static> = Place { format: *b"test", number: 7, extra: &[] };
+const PLACE: Place<'static> = Place {
+    format: *b"test",
+    number: 7,
+    extra: &[],
+};
 
 fn seal(vault: &Vault, slot: u32) -> Vec<u8> {
     let key = vault.row_key(slot, 7).unwrap();
@@ -44,7 +48,9 @@ fn seal(vault: &Vault, slot: u32) -> Vec<u8> {
 }
 
 fn open(vault: &Vault, slot: u32, sealed: &[u8]) -> bool {
-    let Ok(key) = vault.open_key(slot, 1, 7) else { return false };
+    let Ok(key) = vault.open_key(slot, 1, 7) else {
+        return false;
+    };
     let (nonce, rest) = sealed.split_first_chunk::<12>().unwrap();
     let mut rest = rest.to_vec();
     key.open(PLACE, nonce, &mut rest).is_ok_and(|text| text == b"hello")
@@ -71,7 +77,10 @@ fn a_slot_seals_and_opens_after_a_restart_and_only_in_its_place() {
     let (nonce, rest) = sealed.split_first_chunk::<12>().unwrap();
     for place in [
         Place { number: 8, ..PLACE },
-        Place { format: *b"tesu", ..PLACE },
+        Place {
+            format: *b"tesu",
+            ..PLACE
+        },
         Place { extra: &[0], ..PLACE },
     ] {
         assert!(key.open(place, nonce, &mut rest.to_vec()).is_err());
@@ -151,7 +160,10 @@ fn erasure_leaves_the_slot_closed_even_to_old_copies_of_the_keyring() {
     assert!(!open(&vault, a, &sealed_a));
     assert!(open(&vault, b, &sealed_b));
     drop(vault);
-    assert_eq!(std::fs::read(&w.paths.keyring).unwrap(), std::fs::read(w.dir.path().join("copy")).unwrap());
+    assert_eq!(
+        std::fs::read(&w.paths.keyring).unwrap(),
+        std::fs::read(w.dir.path().join("copy")).unwrap()
+    );
     // A thief with the key file, an old keyring and today's ERA.
     std::fs::write(&w.paths.keyring, old_keyring).unwrap();
     assert!(matches!(w.try_open(), Err(VaultError::OlderThanErasure)));
@@ -185,7 +197,10 @@ fn an_erasure_stopped_at_any_step_is_finished_or_undone_at_the_next_start() {
         assert!(!beside(&w.paths.keyring, ".next").exists());
         drop(vault);
         assert_eq!(w.open().1, Settled::default(), "{stop:?}: settled once");
-        assert_eq!(std::fs::read(&w.paths.keyring).unwrap(), std::fs::read(w.dir.path().join("copy")).unwrap());
+        assert_eq!(
+            std::fs::read(&w.paths.keyring).unwrap(),
+            std::fs::read(w.dir.path().join("copy")).unwrap()
+        );
         let (vault, _) = w.open();
         if !erased {
             vault.erase(&[a], &|_| Ok(())).unwrap();
@@ -206,7 +221,10 @@ fn too_few_places_refuse_the_erasure_and_an_absent_place_keeps_it_pending() {
     std::fs::create_dir(&w.paths.era[1]).unwrap(); // nothing can be written there
     let (vault, settled) = w.open();
     assert_eq!(settled.unreachable.len(), 1);
-    assert!(matches!(vault.erase(&[a], &|_| Ok(())), Err(VaultError::Places { have: 1, want: 2 })));
+    assert!(matches!(
+        vault.erase(&[a], &|_| Ok(())),
+        Err(VaultError::Places { have: 1, want: 2 })
+    ));
     assert!(open(&vault, a, &sealed), "nothing was erased");
     drop(vault);
     w.paths.era_min = 1;
@@ -238,7 +256,13 @@ fn a_damaged_place_is_repaired_from_the_other_and_told() {
     for bad in [torn, flipped, good[..4096].to_vec(), good[..30].to_vec(), Vec::new()] {
         std::fs::write(&w.paths.era[0], &bad).unwrap();
         let (_, settled) = w.open();
-        assert_eq!(settled, Settled { repaired: vec![w.paths.era[0].clone()], ..Settled::default() });
+        assert_eq!(
+            settled,
+            Settled {
+                repaired: vec![w.paths.era[0].clone()],
+                ..Settled::default()
+            }
+        );
         assert_eq!(std::fs::read(&w.paths.era[0]).unwrap().len(), good.len());
         assert_eq!(w.open().1, Settled::default());
     }
