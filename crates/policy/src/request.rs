@@ -151,9 +151,9 @@ actions! {
     LoginLinkIssue = "login-link-issue", System;
     /// List and end the sessions of others.
     SessionManage = "session-manage", System;
-    /// Issue a token of a role that sees no patient data.
+    /// Issue a token of role administrator.
     TokenIssue = "token-issue", System;
-    /// Issue a token of any role or scope that reaches patient data.
+    /// Issue a token of any other role or scope: they reach patients, keys or the log.
     TokenIssueClinical = "token-issue-clinical", System;
     /// List and revoke tokens.
     TokenRevoke = "token-revoke", System;
