@@ -55,7 +55,7 @@ impl Posting {
                 }
                 if len >= CODED_MAX {
                     let mut many: RoaringBitmap = deltas(bytes).collect();
-                    let _ = many.try_push(row);
+                    many.insert(row);
                     *self = Self::Many(Box::new(many));
                     return;
                 }
@@ -66,8 +66,8 @@ impl Posting {
                 set_header(bytes, row, len + 1);
             }
             Self::Many(many) => {
-                // Refused when it is the last row again.
-                let _ = many.try_push(row);
+                // Not `try_push`: it looks for the greatest row first, word by word through a bitmap container.
+                many.insert(row);
             }
         }
     }
