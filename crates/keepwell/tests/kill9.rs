@@ -35,7 +35,13 @@ fn what_was_acknowledged_survives_random_kills() {
     let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "24h"]);
     let mut disclosed = 0;
     for kill in 0..kills {
-        let looked_at = server.client().create(&patient("Looked", "At"));
+        let looked_at = format!("looked-at-{kill}");
+        let mut resource = patient("Looked", "At");
+        resource["id"] = json!(looked_at);
+        server
+            .client()
+            .put(&format!("/fhir/Patient/{looked_at}"), &resource)
+            .expect(201);
         let looks = AtomicU64::new(0);
         let wait = Duration::from_micros(rng.next() % 400_000);
         std::thread::scope(|scope| {
