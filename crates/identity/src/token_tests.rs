@@ -408,7 +408,10 @@ fn no_forged_token_is_accepted() {
         assert!(tokens.verify(token, NOW).is_err(), "accepted: {name}");
     }
     // What is too long is not even hashed.
-    assert_eq!(tokens.verify(&"A".repeat(MAX_TOKEN + 1), NOW).err(), Some(Invalid::TooLong));
+    assert_eq!(
+        tokens.verify(&"A".repeat(MAX_TOKEN + 1), NOW).err(),
+        Some(Invalid::TooLong)
+    );
     assert!(tokens.state.read().cache.is_empty(), "a forged token entered the cache");
     assert!(tokens.verify(&good, NOW).is_ok());
     println!("{} forged tokens, 0 accepted", forged.len());
