@@ -256,6 +256,9 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
         .transpose()?
         .into_iter()
         .collect();
+    if trusted.is_empty() {
+        bail!("there is no verifier key: the export's file `key` is missing; give --key with one kept elsewhere");
+    }
     let options = keepwell_audit::export::Options {
         trusted: &trusted,
         outside: &outside,

@@ -202,7 +202,15 @@ impl Door {
             None => {}
             Some("_history") => out.history = true,
             Some(name) if name.starts_with('$') => out.operation = Some(name.to_owned()),
-            Some(name) => out.resource_type = Some(ResourceType::from_name(name).ok_or_else(bad_url)?),
+            Some(name) => {
+                let unknown = || {
+                    at_entry(
+                        Refusal::new(404, "not-supported", "that is not a resource type of FHIR R4"),
+                        at,
+                    )
+                };
+                out.resource_type = Some(ResourceType::from_name(name).ok_or_else(unknown)?);
+            }
         }
         for part in parts {
             match part {

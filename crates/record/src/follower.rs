@@ -483,7 +483,11 @@ impl Follower for Records {
     }
 
     fn forget(&self, slot: u32) {
-        self.index.write().forget_home(slot);
+        let mut index = self.index.write();
+        index.forget_home(slot);
+        // Only a compaction takes the patient's words out of memory.
+        index.compact();
+        drop(index);
         let mut homes = self.homes.write();
         if let Some(id) = homes.owners.remove(&slot) {
             homes.patients.remove(&id);
