@@ -1,4 +1,4 @@
-//! The command line. `docs/cli.md` is generated from it.
+//! The command line; `keepwell COMMAND --help` prints it.
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
