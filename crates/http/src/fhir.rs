@@ -265,7 +265,7 @@ async fn run(
         I::Bundle => {
             no_params(&params)?;
             let bytes = json_body(app, headers, body).await?;
-            big(|| door.bundle(ctx, &bytes, want, base)).await
+            door.bundle(ctx, &bytes, want, base).await
         }
         I::Read => {
             let mut options = ReadOptions {
@@ -403,14 +403,6 @@ async fn run(
             door.validate(ctx, t, id, &params, &bytes).await
         }
     }
-}
-
-/// A Bundle keeps a thread busy for milliseconds: others must not wait behind it.
-async fn big<F, T>(make: impl FnOnce() -> F) -> T
-where
-    F: Future<Output = T>,
-{
-    make().await
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
