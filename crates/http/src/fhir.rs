@@ -44,7 +44,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
 }
 
 /// Everything under `/fhir`.
-pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+pub async fn handle(app: &Arc<App>, request: Request<Body>) -> Response<Body> {
     let started = std::time::Instant::now();
     let (parts, body) = request.into_parts();
     let request_id = app.request_ids.give();
@@ -53,7 +53,7 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Resp
         head: parts.method == "HEAD",
     };
     let mut interaction = None;
-    let done = dispatch(&app, &parts, body, &request_id, &mut form, &mut interaction).await;
+    let done = dispatch(app, &parts, body, &request_id, &mut form, &mut interaction).await;
     let response = match done {
         Ok(Done::Answer(a)) => respond::answer(a, &format!("{}/fhir", app.origin), &request_id, &form),
         Ok(Done::NotAllowed(offered)) => respond::not_allowed(&offered, &request_id, &form),
@@ -265,7 +265,7 @@ async fn run(
         I::Bundle => {
             no_params(&params)?;
             let bytes = json_body(app, headers, body).await?;
-            door.bundle(ctx, &bytes, want, base).await
+            Box::pin(door.bundle(ctx, &bytes, want, base)).await
         }
         I::Read => {
             let mut options = ReadOptions {
@@ -296,7 +296,7 @@ async fn run(
                 .map(|q| parse_query(q.split_once('?').map_or(q, |(_, q)| q)).map_err(bad))
                 .transpose()?;
             let bytes = json_body(app, headers, body).await?;
-            door.create(ctx, t, &bytes, condition.as_deref(), want).await
+            Box::pin(door.create(ctx, t, &bytes, condition.as_deref(), want)).await
         }
         I::Update | I::ConditionalUpdate => {
             let t = type_at(0)?;
@@ -312,7 +312,7 @@ async fn run(
                 Selector::Search(&params)
             };
             let bytes = json_body(app, headers, body).await?;
-            door.update(ctx, t, &selector, &bytes, if_match, want).await
+            Box::pin(door.update(ctx, t, &selector, &bytes, if_match, want)).await
         }
         I::Patch | I::ConditionalPatch => {
             let t = type_at(0)?;
@@ -330,7 +330,7 @@ async fn run(
                 ));
             }
             let bytes = read_body(app, headers, body).await?;
-            door.patch(ctx, t, &selector, &bytes, if_match, want).await
+            Box::pin(door.patch(ctx, t, &selector, &bytes, if_match, want)).await
         }
         I::Delete | I::ConditionalDelete => {
             let t = type_at(0)?;
@@ -339,7 +339,7 @@ async fn run(
                 I::Delete => Selector::Id(id_at(1)?),
                 _ => Selector::Search(&params),
             };
-            door.delete(ctx, t, &selector, if_match).await
+            Box::pin(door.delete(ctx, t, &selector, if_match)).await
         }
         I::Search | I::SearchPost | I::CompartmentSearch | I::CompartmentSearchPost => {
             let mut params = params;
@@ -390,17 +390,17 @@ async fn run(
                     _ => return Err(unknown(name)),
                 }
             }
-            door.access_log_bundle(ctx, id_at(0)?, count, base).await
+            Box::pin(door.access_log_bundle(ctx, id_at(0)?, count, base)).await
         }
         I::Provenance => {
             no_params(&params)?;
-            door.provenance(ctx, type_at(0)?, id_at(1)?, base).await
+            Box::pin(door.provenance(ctx, type_at(0)?, id_at(1)?, base)).await
         }
         I::Validate => {
             let t = if vars.is_empty() { None } else { Some(type_at(0)?) };
             let id = vars.get(1).copied();
             let bytes = json_body(app, headers, body).await?;
-            door.validate(ctx, t, id, &params, &bytes).await
+            Box::pin(door.validate(ctx, t, id, &params, &bytes)).await
         }
     }
 }

@@ -17,12 +17,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse as _;
-use axum::routing::{any, get};
+use axum::routing::get;
 use keepwell_identity::Identity;
 use keepwell_model::actor::Role;
 use keepwell_record::Door;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use tower::ServiceExt as _;
 
 /// What the handlers share.
 pub struct App {
@@ -90,28 +91,52 @@ impl RequestIds {
     }
 }
 
-/// All routes of the main listener.
-pub fn router(app: Arc<App>) -> Router {
-    let pages = pages::router(Arc::new(site::PagesBackend::new(Arc::clone(&app))));
-    let secure = app.secure;
-    let api = Router::new()
-        .route("/health", get(fhir::health))
-        .route("/ready", get(fhir::ready))
-        .route("/fhir", any(fhir::handle))
-        .route("/fhir/", any(fhir::handle))
-        .route("/fhir/{*path}", any(fhir::handle))
-        .with_state(app);
-    let all = Router::new().merge(api).merge(pages);
-    if !secure {
-        return all;
+/// What a listener answers with. The FHIR API has its own dispatch ([`routes`]) and does not pass through a router.
+#[derive(Clone)]
+pub struct Front {
+    fhir: Option<Arc<App>>,
+    other: Router,
+}
+
+impl Front {
+    /// Everything of the main listener: the FHIR API, the pages, health.
+    #[must_use]
+    pub fn new(app: Arc<App>) -> Self {
+        let pages = pages::router(Arc::new(site::PagesBackend::new(Arc::clone(&app))));
+        let state = Router::new()
+            .route("/health", get(fhir::health))
+            .route("/ready", get(fhir::ready))
+            .with_state(Arc::clone(&app));
+        Self {
+            fhir: Some(app),
+            other: state.merge(pages),
+        }
     }
-    all.layer(axum::middleware::map_response(
-        |mut r: axum::response::Response| async {
+
+    /// The answer to one request.
+    pub async fn answer(&self, request: axum::extract::Request) -> axum::response::Response {
+        let path = request.uri().path();
+        let is_fhir = path
+            .strip_prefix("/fhir")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let mut response = match &self.fhir {
+            Some(app) if is_fhir => fhir::handle(app, request).await,
+            _ => match self.other.clone().oneshot(request).await {
+                Ok(response) => response,
+            },
+        };
+        if self.fhir.as_ref().is_some_and(|app| app.secure) {
             let hsts = HeaderValue::from_static("max-age=63072000; includeSubDomains");
-            r.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
-            r
-        },
-    ))
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        response
+    }
+}
+
+impl From<Router> for Front {
+    fn from(other: Router) -> Self {
+        Self { fhir: None, other }
+    }
 }
 
 /// The metrics listener's one route.

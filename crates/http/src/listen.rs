@@ -1,15 +1,15 @@
 //! The accept loop: connection cap, header and handshake time limits, TLS, graceful stop.
 
-use axum::Router;
+use crate::Front;
 use axum::extract::connect_info::ConnectInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tower::ServiceExt as _;
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,11 @@ impl Default for Bounds {
     }
 }
 
-/// Serves `router` until `stop` changes, then lets running requests end within the drain time.
+/// Serves `front` until `stop` changes, then lets running requests end within the drain time.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
-    router: Router,
+    front: Front,
     bounds: Bounds,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -74,13 +74,14 @@ pub async fn serve(
         };
         let _ = stream.set_nodelay(true);
         let watcher = graceful.watcher();
-        let router = router.clone();
+        let front = front.clone();
         let builder = Arc::clone(&builder);
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(ConnectInfo(peer));
-                router.clone().oneshot(request.map(axum::body::Body::new))
+                let front = front.clone();
+                async move { Ok::<_, Infallible>(front.answer(request.map(axum::body::Body::new)).await) }
             });
             let head = bounds.head;
             match acceptor {

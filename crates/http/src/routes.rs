@@ -9,6 +9,8 @@ pub struct Route {
     pub path: &'static str,
     /// What it does.
     pub interaction: Interaction,
+    /// Segments of `path`.
+    segments: usize,
 }
 
 /// What a route does.
@@ -72,10 +74,23 @@ pub const ROUTES: &[Route] = &[
 ];
 
 const fn route(method: &'static str, path: &'static str, interaction: Interaction) -> Route {
+    let bytes = path.as_bytes();
+    // "/" is the base itself; every other path has a segment for each slash.
+    let (mut segments, mut at) = (0, 0);
+    while bytes.len() > 1 && at < bytes.len() {
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "evaluated by the compiler: out of range would not build"
+        )]
+        let slash = bytes[at] == b'/';
+        segments += slash as usize;
+        at += 1;
+    }
     Route {
         method,
         path,
         interaction,
+        segments,
     }
 }
 
@@ -95,7 +110,7 @@ pub enum Found<'p> {
 pub fn find<'p>(method: &str, segments: &[&'p str]) -> Found<'p> {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut offered = Vec::new();
-    for r in ROUTES {
+    for r in ROUTES.iter().filter(|r| r.segments == segments.len()) {
         if let Some(vars) = matches(r.path, segments) {
             if r.method == method {
                 return Found::Route(r.interaction, vars);

@@ -43,6 +43,8 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let cli = Cli::parse();
+    // A small clinic's memory would be mostly the unused rest of 2 MB pages; `Site::open` lets a large one have them.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // Whatever this process writes is for its own user only.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -92,6 +94,9 @@ fn started_as() -> (bool, bool) {
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if cfg!(keepwell_plain) && !matches!(command, Command::Demo(_)) {
+        bail!("this build seals nothing and logs no access: it is for bench/run, and serves the demo clinic only");
+    }
     match command {
         Command::Init(a) => setup::init(&a).await?,
         Command::Serve(a) => {

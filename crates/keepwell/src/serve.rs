@@ -164,16 +164,16 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         tasks.spawn(listen::serve(
             listener,
             None,
-            router,
+            router.into(),
             Bounds::default(),
             stopped.clone(),
         ));
     }
-    let router = keepwell_http::router(Arc::clone(&app));
+    let front = keepwell_http::Front::new(Arc::clone(&app));
     tasks.spawn(listen::serve(
         bound.listener,
         bound.tls,
-        router,
+        front,
         Bounds::default(),
         stopped.clone(),
     ));
@@ -264,7 +264,7 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let serving = tokio::spawn(listen::serve(
         bound.listener,
         bound.tls,
-        router,
+        router.into(),
         Bounds::default(),
         stopped,
     ));

@@ -86,6 +86,9 @@ pub fn config(dir: &Path, settings: &Settings, checkpoint_copy: Option<&Path>) -
     }
 }
 
+/// Size of the database from which the index is large enough for the kernel's huge pages to pay, in bytes.
+const HUGE_PAGES_FROM: u64 = 256 << 20;
+
 impl Site {
     /// Opens a data directory: unlocks, brings the index up to date, loads the policies.
     ///
@@ -93,6 +96,10 @@ impl Site {
     /// In a sentence, with the way out.
     pub fn open(dir: &Path, unlock: &Unlock, checkpoint_copy: Option<&Path>) -> anyhow::Result<Self> {
         let settings = Settings::read(dir)?;
+        if std::fs::metadata(dir.join(keepwell_store::DATABASE)).is_ok_and(|m| m.len() > HUGE_PAGES_FROM) {
+            // Where the kernel has none, searches are a little slower: nothing to tell.
+            let _ = rustix::thread::disable_transparent_huge_pages(false);
+        }
         let custodian = custodian(dir, &settings, unlock)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut seed = [0; 16];

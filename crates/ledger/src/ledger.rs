@@ -217,6 +217,9 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// The entry could not be appended.
     pub async fn log(&self, event: Event, wait: Wait) -> Result<u64, Unavailable> {
+        if cfg!(keepwell_plain) {
+            return Ok(0);
+        }
         let (reply, answer) = oneshot::channel();
         self.send(Job::Log(event, wait, reply))?;
         answer.await.map_err(|_| Unavailable::Stopped)?
@@ -242,6 +245,12 @@ impl<F: Follower> Ledger<F> {
         }
         let (header, text, slot) = self.core.open_row(rid, true)?;
         Ok(Opened { header, text, slot })
+    }
+
+    /// Reads the sealed rows of a page into memory at once; opening each is then cheaper. What cannot be read is met
+    /// again, and reported, by [`Ledger::read`].
+    pub fn prefetch(&self, rids: impl IntoIterator<Item = u64>) {
+        let _ = self.core.store.prefetch(rids);
     }
 
     /// Rows up to this number are durable and in the index.

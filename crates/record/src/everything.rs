@@ -156,7 +156,9 @@ impl Door {
         }
         let mut page = Page::open("searchset", ctx.at, Some(total), &links);
         let mut rows = Vec::with_capacity(end - from);
-        for v in found.get(from..end).unwrap_or_default() {
+        let shown = found.get(from..end).unwrap_or_default();
+        self.ledger.prefetch(shown.iter().map(|v| v.rid));
+        for v in shown {
             let Ok(opened) = self.open(v.rid) else { continue };
             let h = &opened.header;
             page.hit(base, v.resource_type, &h.id, "match", |out| {

@@ -182,6 +182,7 @@ impl Door {
         }
         let mut page = Page::open("history", ctx.at, exact.then_some(total), &links);
         let mut rows = Vec::with_capacity(versions.len());
+        self.ledger.prefetch(versions.iter().map(|v| v.rid));
         for v in &versions {
             let Ok(opened) = self.open(v.rid) else { continue };
             let h = &opened.header;

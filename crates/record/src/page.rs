@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 pub(crate) struct Page {
     out: Vec<u8>,
     first: bool,
+    /// The base as a JSON string, used again for each entry.
+    head: String,
 }
 
 impl Page {
@@ -37,6 +39,7 @@ impl Page {
         Self {
             out: head.into_bytes(),
             first: true,
+            head: String::new(),
         }
     }
 
@@ -56,11 +59,13 @@ impl Page {
         resource: impl FnOnce(&mut Vec<u8>),
     ) {
         self.next();
-        let mut head = String::with_capacity(96);
-        head.push_str("{\"fullUrl\":");
-        write_string(&format!("{base}/{t}/{id}"), &mut head);
-        head.push_str(",\"resource\":");
-        self.out.extend_from_slice(head.as_bytes());
+        // Names of types and ids have no character that JSON would escape.
+        self.head.clear();
+        write_string(base, &mut self.head);
+        let base = self.head.strip_suffix('"').unwrap_or_default();
+        for part in ["{\"fullUrl\":", base, "/", t.name(), "/", id, "\",\"resource\":"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
         resource(&mut self.out);
         self.out.extend_from_slice(b",\"search\":{\"mode\":\"");
         self.out.extend_from_slice(mode.as_bytes());

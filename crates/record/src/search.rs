@@ -204,6 +204,8 @@ impl Door {
             });
             failed
         };
+        self.ledger
+            .prefetch(found.matches.iter().chain(&found.included).map(|hit| hit.rid));
         for hit in &found.matches {
             show(&mut page, hit, "match")?;
         }

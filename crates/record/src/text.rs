@@ -8,7 +8,7 @@
 use keepwell_model::json::{Value, write_string};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 /// The stored form of `resource`, an object.
 #[must_use]
@@ -54,13 +54,18 @@ pub fn assemble(
     let border = stored.iter().position(|b| *b == b'\n').unwrap_or(0);
     let (meta, rest) = stored.split_at_checked(border).unwrap_or((&[], &[]));
     let rest = rest.get(1..).unwrap_or_default();
-    let mut head = String::with_capacity(128);
-    let _ = write!(
-        head,
-        "{{\"resourceType\":\"{resource_type}\",\"id\":\"{id}\",\"meta\":{{\"versionId\":\"{version}\",\"lastUpdated\":\"{last_updated}\""
-    );
-    out.reserve(head.len() + stored.len() + 4);
-    out.extend_from_slice(head.as_bytes());
+    out.reserve(stored.len() + 192);
+    for part in [
+        "{\"resourceType\":\"",
+        resource_type.name(),
+        "\",\"id\":\"",
+        id,
+        "\",\"meta\":{\"versionId\":\"",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    // Writing to memory cannot fail.
+    let _ = write!(out, "{version}\",\"lastUpdated\":\"{last_updated}\"");
     if !meta.is_empty() {
         out.push(b',');
         out.extend_from_slice(meta);

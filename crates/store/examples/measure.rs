@@ -55,9 +55,10 @@ fn main() -> Result<(), StoreError> {
     let (start, before, mut reads) = (Instant::now(), cpu_seconds(), 0_u64);
     while start.elapsed() < ROUND {
         let page: Vec<u64> = (0..50).map(|i| 1 + (reads * 7919 + i * 104_729) % last).collect();
-        store.each_row(&page, |row| {
-            black_box(row.body.len());
-        })?;
+        store.prefetch(page.iter().copied())?;
+        for rid in page {
+            black_box(store.with_row(rid, |row| row.body.len())?);
+        }
         reads += 50;
     }
     let per_read = |seconds: f64| seconds * 1e6 / reads as f64;

@@ -4,6 +4,7 @@
 //! One [`Writer`] commits [`Batch`]es; any thread reads through [`Store`], which never waits for the writer.
 //! `docs/formats/store.md` says what is durable when, and why an acknowledged commit survives a power cut.
 
+mod cache;
 mod error;
 mod lock;
 mod read;
@@ -26,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::MutexGuard;
 use rusqlite::Connection;
 
+use cache::RowCache;
 use read::Pool;
 use reserve::Reserve;
 use schema::Use;
@@ -50,6 +52,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Number of reading connections.
     pub readers: usize,
+    /// Memory for sealed rows read lately, in bytes; 0 for none.
+    pub cache_bytes: usize,
     /// Limit on the database's pages (4 KB each); `None` for SQLite's own. Tests of a full disk use it.
     pub max_pages: Option<u32>,
     /// Called from the thread that notices; must return fast.
@@ -62,7 +66,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             reserve_bytes: 256 << 20,
-            readers: 8,
+            readers: 4,
+            cache_bytes: 32 << 20,
             max_pages: None,
             alarm: Arc::new(|_| ()),
             lock: None,
@@ -78,6 +83,7 @@ pub struct Store {
 
 struct Inner {
     readers: Pool,
+    cache: RowCache,
     path: PathBuf,
     /// The WAL, for fdatasync; `None` when opened for reading only. Never the database file itself: closing any
     /// descriptor of that would drop SQLite's POSIX locks on it.
@@ -130,6 +136,7 @@ impl Store {
         }
         let inner = Inner {
             readers: Pool::new(readers),
+            cache: RowCache::new(options.cache_bytes),
             path,
             wal: Some(wal),
             failed: AtomicBool::new(false),
@@ -170,6 +177,8 @@ impl Store {
         let readers = vec![first, open(purpose)?, open(purpose)?, open(purpose)?];
         let inner = Inner {
             readers: Pool::new(readers),
+            // Another process may change what is looked at here.
+            cache: RowCache::new(0),
             path,
             wal: None,
             failed: AtomicBool::new(false),
@@ -207,23 +216,37 @@ impl Store {
         self.with_row(rid, |row| row.to_record())
     }
 
-    /// Calls `read` with the row `rid`, without copying; `None` when there is no such row. Never waits for the writer.
+    /// Calls `read` with the row `rid`; `None` when there is no such row. Never waits for the writer.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn with_row<R>(&self, rid: u64, read: impl FnOnce(RowRef<'_>) -> R) -> Result<Option<R>, StoreError> {
-        read::with_row(&*self.inner.readers.take()?, rid, read)
+        let cache = &self.inner.cache;
+        if let Some(row) = cache.get(rid) {
+            return Ok(Some(read(row.as_ref().into())));
+        }
+        let epoch = cache.epoch();
+        read::with_row(&*self.inner.readers.take()?, rid, |row| {
+            cache.put(epoch, row);
+            read(row)
+        })
     }
 
-    /// Calls `read` with each of these rows in the order given, without copying; rows that are not there are passed over.
-    /// One read transaction for all: about half the cost a row of [`Store::with_row`].
+    /// Reads these rows into memory ahead of [`Store::with_row`], in one read transaction: about half the cost a row of
+    /// reading each by itself. Rows that are not there are passed over.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn each_row(&self, rids: &[u64], mut read: impl FnMut(RowRef<'_>)) -> Result<(), StoreError> {
+    pub fn prefetch(&self, rids: impl IntoIterator<Item = u64>) -> Result<(), StoreError> {
+        let cache = &self.inner.cache;
+        let missing: Vec<u64> = rids.into_iter().filter(|rid| !cache.has(*rid)).collect();
+        if missing.len() < 2 {
+            return Ok(());
+        }
+        let epoch = cache.epoch();
         let view = self.view()?;
-        for rid in rids {
-            read::with_row(&view.connection, *rid, &mut read)?;
+        for rid in missing {
+            read::with_row(&view.connection, rid, |row| cache.put(epoch, row))?;
         }
         Ok(())
     }

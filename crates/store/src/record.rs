@@ -34,6 +34,16 @@ impl RowRef<'_> {
     }
 }
 
+impl<'a> From<&'a RowRecord> for RowRef<'a> {
+    fn from(row: &'a RowRecord) -> Self {
+        Self {
+            rid: row.rid,
+            key_ref: row.key_ref,
+            body: &row.body,
+        }
+    }
+}
+
 /// A log entry: the public leaf bytes that the tree hashes, and the sealed event beside them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryRecord {

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Connection, params};
 
 use crate::error::StoreError;
 use crate::record::{Batch, Durability};
@@ -125,6 +125,9 @@ impl Writer {
             other => other?,
         }
         (self.last_rid, self.size) = (last_rid, size);
+        if !batch.blank.is_empty() {
+            self.store.inner.cache.forget_all();
+        }
         if durability == Durability::Fsync {
             self.store.sync()?;
         }
@@ -174,10 +177,21 @@ impl Writer {
     }
 
     /// One SQLite transaction; rolled back on any error.
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let tx = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        // Statements that are kept: a transaction of rusqlite's would have its two parsed for every commit.
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let done = self
+            .put(batch)
+            .and_then(|()| Ok(self.connection.prepare_cached("COMMIT")?.execute([])?));
+        // SQLite ends a transaction by itself at some errors; a rollback that is refused has nothing to undo.
+        if done.is_err() && !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        done.map(|_| ())
+    }
+
+    fn put(&self, batch: &Batch) -> Result<(), StoreError> {
+        let tx = &self.connection;
         if !batch.rows.is_empty() {
             let mut insert = tx.prepare_cached("INSERT INTO row(rid, key_ref, body) VALUES (?1, ?2, ?3)")?;
             for row in &batch.rows {
@@ -212,7 +226,6 @@ impl Writer {
             tx.prepare_cached("INSERT OR REPLACE INTO meta(key, value) VALUES (?1, ?2)")?
                 .execute(params![key, value])?;
         }
-        tx.commit()?;
         Ok(())
     }
 
