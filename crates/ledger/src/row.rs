@@ -63,14 +63,13 @@ fn uuid(id: &str) -> Option<[u8; 16]> {
 }
 
 fn uuid_text(bytes: &[u8; 16]) -> String {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
     let mut out = String::with_capacity(36);
     for (i, b) in bytes.iter().enumerate() {
         if matches!(i, 4 | 6 | 8 | 10) {
             out.push('-');
         }
-        for nibble in [b >> 4, b & 15] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
+        out.extend([digit(b >> 4), digit(b & 15)]);
     }
     out
 }
