@@ -252,13 +252,16 @@ impl Door {
             return vec![(row.home, Shown { rids: vec![row.rid] })];
         }
         let mut by: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-        for row in rows {
-            if homes.owners.contains_key(&row.home) {
-                by.entry(row.home).or_default().push(row.rid);
-            } else if let Some(ids) = homes.several.get(&row.home) {
-                by.entry(row.home).or_default().push(row.rid);
+        // A chart's page is one run of rows of the same patient.
+        for run in rows.chunk_by(|a, b| a.home == b.home) {
+            let Some(home) = run.first().map(|row| row.home) else { continue };
+            let rids = || run.iter().map(|row| row.rid);
+            if homes.owners.contains_key(&home) {
+                by.entry(home).or_default().extend(rids());
+            } else if let Some(ids) = homes.several.get(&home) {
+                by.entry(home).or_default().extend(rids());
                 for slot in ids.iter().filter_map(|id| homes.patients.get(id)) {
-                    by.entry(*slot).or_default().push(row.rid);
+                    by.entry(*slot).or_default().extend(rids());
                 }
             }
         }
