@@ -1,6 +1,7 @@
 //! The command line; `keepwell COMMAND --help` prints it.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Keepwell: medical records sealed at rest, every access in a tamper-evident log.
@@ -319,9 +320,35 @@ pub struct Erase {
     /// Why: kept in the log.
     #[arg(long)]
     pub reason: String,
+    /// What becomes of resources of several patients that rules alone cannot redact: `ask` leaves and lists them,
+    /// `redact` takes narrative and attachments out and keeps other text, `destroy` erases them for all their patients.
+    #[arg(long, value_enum, default_value = "ask")]
+    pub several: Several,
     /// Do it; without this the command says what would be erased.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// A person's decision about resources of several patients.
+#[derive(ValueEnum, Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Several {
+    /// Leave and list what rules cannot decide.
+    Ask,
+    /// Redact it: narrative and attachments go, other text stays.
+    Redact,
+    /// Erase it for all its patients.
+    Destroy,
+}
+
+impl From<Several> for keepwell_record::Several {
+    fn from(several: Several) -> Self {
+        match several {
+            Several::Ask => Self::Ask,
+            Several::Redact => Self::Redact,
+            Several::Destroy => Self::Destroy,
+        }
+    }
 }
 
 /// `backup`

@@ -187,6 +187,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let op = Op::Erase {
                 patient: a.patient,
                 reason: a.reason,
+                several: a.several,
                 yes: a.yes,
             };
             let said = perform(&a.data.data, &a.unlock, op).await?;

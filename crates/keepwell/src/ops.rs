@@ -1,6 +1,7 @@
 //! The administrative commands: the same code whether they come through the socket of a running server or the command
 //! line has opened the directory itself.
 
+use crate::cli::Several;
 use crate::site::Site;
 use anyhow::{Context as _, anyhow, bail};
 use keepwell_identity::Wanted;
@@ -67,6 +68,8 @@ pub enum Op {
         patient: String,
         /// Why.
         reason: String,
+        /// What becomes of resources of several patients.
+        several: Several,
         /// Do it.
         yes: bool,
     },
@@ -189,7 +192,12 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             site.door.ledger().rotate_keys()?;
             Ok(status(site))
         }
-        Op::Erase { patient, reason, yes } => erase(site, &ctx, &patient, &reason, yes).await,
+        Op::Erase {
+            patient,
+            reason,
+            several,
+            yes,
+        } => erase(site, &ctx, &patient, &reason, several.into(), yes).await,
         Op::Backup { to, keys_to } => backup(site, &ctx, &to, &keys_to).await,
         Op::Import { files } => {
             let told = parking_lot::Mutex::new(Vec::new());
@@ -269,23 +277,49 @@ pub fn status(site: &Site) -> Value {
     })
 }
 
-async fn erase(site: &Site, ctx: &Context, patient: &str, reason: &str, yes: bool) -> anyhow::Result<Value> {
+async fn erase(
+    site: &Site,
+    ctx: &Context,
+    patient: &str,
+    reason: &str,
+    several: keepwell_record::Several,
+    yes: bool,
+) -> anyhow::Result<Value> {
     if reason.trim().is_empty() {
         bail!("an erasure needs a reason; it is kept in the log");
     }
+    let listed = |pending: &[keepwell_ledger::Left]| -> Vec<Value> {
+        let each = pending.iter();
+        each.map(|left| json!({ "resource": keepwell_record::name_of(left), "why": left.why }))
+            .collect()
+    };
+    let decide = "an erasure is complete when nothing is pending: look at each, then repeat with --several redact or destroy";
     if !yes {
-        let rows = site.door.erasure_reach(ctx, patient).await.map_err(refused)?;
-        return Ok(json!({ "erased": false, "versions": rows, "next": "repeat with --yes to erase" }));
+        let reach = site.door.erasure_reach(ctx, patient, several).await.map_err(refused)?;
+        return Ok(json!({
+            "erased": false,
+            "rows": reach.own,
+            "redacted": reach.redacted,
+            "destroyedForAll": reach.destroyed,
+            "pending": listed(&reach.pending),
+            "next": if reach.pending.is_empty() { "repeat with --yes to erase" } else { decide },
+        }));
     }
-    let done = site.door.erase(ctx, patient, reason).await.map_err(refused)?;
+    let done = site.door.erase(ctx, patient, reason, several).await.map_err(refused)?;
     Ok(json!({
         "erased": true,
+        "complete": done.pending.is_empty() && done.unreachable.is_empty(),
         "entry": done.seq,
         "slots": done.slots.len(),
-        "pending": done.pending.len(),
+        "redacted": done.redacted.len(),
+        "pending": listed(&done.pending),
         "confirmed": done.confirmed,
         "unreachable": done.unreachable,
-        "note": "copies of the keyring made before now open nothing any more: copy it anew",
+        "note": if done.pending.is_empty() {
+            "copies of the keyring made before now open nothing any more: copy it anew"
+        } else {
+            decide
+        },
     }))
 }
 

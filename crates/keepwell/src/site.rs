@@ -82,12 +82,25 @@ pub fn config(dir: &Path, settings: &Settings, checkpoint_copy: Option<&Path>) -
         sync_reads: settings.sync_reads,
         reserve: settings.reserve,
         origin: format!("{}/keepwell", settings.name),
+        fault: cfg!(debug_assertions).then_some(stop_at),
         ..Config::new(dir)
     }
 }
 
 /// Size of the database from which the index is large enough for the kernel's huge pages to pay, in bytes.
 const HUGE_PAGES_FROM: u64 = 256 << 20;
+
+/// Kills this process, as a crash would, at the moment of an erasure that `KEEPWELL_STOP_AT` names. For tests: a
+/// release build never calls it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "read by builds for tests only"
+)]
+fn stop_at(step: &str) {
+    if std::env::var("KEEPWELL_STOP_AT").is_ok_and(|wanted| wanted == step) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
 
 impl Site {
     /// Opens a data directory: unlocks, brings the index up to date, loads the policies.

@@ -59,10 +59,15 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
         let history = client.get("/fhir/_history").expect(200).text();
         assert!(!history.contains("Erasedname") && !history.contains(&gone_obs));
         client.get(&format!("/fhir/Patient/{kept}")).expect(200);
-        let appointment = client.get(&format!("/fhir/Appointment/{both}"));
-        if appointment.status == 200 {
-            assert!(appointment.text().contains(&kept));
-        }
+        // What both shared is the other's alone now.
+        let appointment = client.get(&format!("/fhir/Appointment/{both}")).expect(200).text();
+        assert!(appointment.contains(&kept) && !appointment.contains(&gone));
+        assert_eq!(
+            client.matches(&format!("Appointment?patient={kept}")),
+            std::slice::from_ref(&both)
+        );
+        assert!(client.matches(&format!("Appointment?patient={gone}")).is_empty());
+        assert!(!history.contains(&gone));
     };
     still_true(&server);
     server.kill9();
@@ -95,6 +100,49 @@ fn an_erased_patient_is_gone_and_the_rest_stays() {
         server.client().matches(&format!("Observation?patient={gone}")),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn what_rules_cannot_decide_waits_for_a_person() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let mut client = server.client();
+    let (gone, kept) = (
+        client.create(&patient("Erasedname", "E")),
+        client.create(&patient("Keptname", "K")),
+    );
+    let both = client.create(&json!({"resourceType": "Appointment", "status": "proposed", "comment": "Mrs. Erasedname brings her friend", "participant": [
+        {"actor": {"reference": format!("Patient/{gone}")}, "status": "accepted"}, {"actor": {"reference": format!("Patient/{kept}")}, "status": "accepted"}]}));
+    let data = server.data.to_str().unwrap().to_owned();
+    let erase = |more: &[&str]| {
+        let mut all = vec!["erase", "--data", &data, "--patient", &gone, "--reason", "test"];
+        all.extend(more);
+        let output = cli(&all);
+        assert!(output.status.success(), "{}", said(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let told = json!([{"resource": format!("Appointment/{both}"), "why": "its text may name the patient"}]);
+    assert_eq!(erase(&[])["pending"], told);
+    client.get(&format!("/fhir/Patient/{gone}")).expect(200);
+    let done = erase(&["--yes"]);
+    assert_eq!((&done["complete"], &done["pending"]), (&json!(false), &told));
+    client.get(&format!("/fhir/Patient/{gone}")).refused(404);
+    // Still there for a person to look at; then decided.
+    assert!(client.get(&format!("/fhir/Appointment/{both}")).expect(200).text().contains(&gone));
+    let done = erase(&["--yes", "--several", "redact"]);
+    assert_eq!((&done["complete"], &done["redacted"]), (&json!(true), &json!(1)));
+    let left = client.get(&format!("/fhir/Appointment/{both}")).expect(200).text();
+    assert!(!left.contains(&gone) && left.contains(&kept));
+    // The other is erased with everything that is shared.
+    let done = {
+        let output = cli(&["erase", "--data", &data, "--patient", &kept, "--reason", "test", "--yes", "--several", "destroy"]);
+        assert!(output.status.success(), "{}", said(&output));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(done["complete"], json!(true));
+    client.get(&format!("/fhir/Appointment/{both}")).refused(404);
+    let verified = cli(&["verify", "--data", &data]);
+    assert!(verified.status.success(), "{}", said(&verified));
 }
 
 #[test]

@@ -154,6 +154,13 @@ pub enum Notice {
     ErasureFinished,
     /// An interrupted erasure that had not yet taken effect was undone; ask for it again.
     ErasureUndone,
+    /// An erasure was begun and cannot be finished: too few ERA places. The patient's rows still open.
+    ErasurePending {
+        /// Places reached.
+        have: usize,
+        /// Places required.
+        want: usize,
+    },
     /// An ERA place could not be reached; an erasure stays pending there.
     EraPlaceUnreachable(String),
     /// An ERA place was damaged and has been written anew from another.

@@ -50,8 +50,11 @@ pub trait Follower: Send + Sync + 'static {
     /// (deletions, left rows). Any thread, several at once. Blob rows are not shown.
     fn prepare(&self, row: Replayed) -> (Self::Prepared, HomeKey);
 
-    /// Takes rows into the index in rid order (start-up).
+    /// Takes rows into the index in rid order: at a start, and copies made by an erasure.
     fn replay(&self, rows: Vec<Self::Prepared>);
+
+    /// The rows homed at `slot`, ascending; attachments left out.
+    fn rows_of(&self, slot: u32) -> Vec<u64>;
 
     /// Drops everything homed at `slot`; the caller already made its key unusable.
     fn forget(&self, slot: u32);
@@ -152,7 +155,7 @@ pub struct Placed {
     pub slot: u32,
 }
 
-/// A row read back at start-up.
+/// A row read back from the log.
 pub struct Replayed {
     /// Its number in the log.
     pub rid: u64,

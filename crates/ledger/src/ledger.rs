@@ -7,7 +7,8 @@ use crate::follower::{Follower, Header};
 use crate::keeper::{self, Signal};
 use crate::verify::Report;
 use crate::writer::{Job, Log};
-use crate::{erase, proof, snapshot, start, verify};
+use crate::erase::{self, Erasing};
+use crate::{proof, snapshot, start, verify};
 use keepwell_audit::leaf::{Leaf, event_digest};
 use keepwell_audit::note::VerifierKey;
 use keepwell_model::time::{Clock, Entropy, Timestamp};
@@ -45,6 +46,8 @@ pub struct Config {
     pub origin: String,
     /// Rows after which a new snapshot is made.
     pub snapshot_every: u64,
+    /// Called with the name of each moment of an erasure; a test stops the process there.
+    pub fault: Option<fn(&str)>,
 }
 
 impl Config {
@@ -63,6 +66,7 @@ impl Config {
             max_pages: None,
             origin: "keepwell".to_owned(),
             snapshot_every: 100_000,
+            fault: None,
         }
     }
 }
@@ -82,14 +86,40 @@ pub struct Opened {
 pub struct Erased {
     /// The slots destroyed.
     pub slots: Vec<u32>,
-    /// The entry that announces it.
+    /// The entry that announces it; that of the act where nothing could be destroyed.
     pub seq: u64,
-    /// Slots of resources that belong to several patients, this one among them: not erased, a person must decide.
-    pub pending: Vec<u32>,
+    /// Those of them whose rows were sealed again for other patients, without the erased one.
+    pub redacted: Vec<u32>,
+    /// Resources of several patients, this one among them, that were left as they are: a person must decide.
+    pub pending: Vec<Left>,
     /// ERA places that overwrote the old value.
     pub confirmed: Vec<PathBuf>,
     /// ERA places that could not be reached: the erasure stays pending there.
     pub unreachable: Vec<PathBuf>,
+}
+
+/// A resource of several patients that an erasure leaves to a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Its type's number.
+    pub type_code: u16,
+    /// Its logical id.
+    pub id: String,
+    /// Why, in a few words.
+    pub why: String,
+}
+
+/// What an erasure would do.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Rows of the patient alone.
+    pub own: u64,
+    /// Resources of several patients that would be sealed again for the others.
+    pub redacted: u64,
+    /// Resources of several patients that would go.
+    pub destroyed: u64,
+    /// Resources of several patients that would be left to a person.
+    pub pending: Vec<Left>,
 }
 
 /// Counts for `/metrics` and `keys status`.
@@ -510,14 +540,29 @@ impl<F: Follower> Ledger<F> {
         snapshot::save(&self.core)
     }
 
-    /// Erases a patient: destroys the slot, takes it out of the index, writes a tombstone and a new snapshot.
-    /// `event` is the act's own audit event. Linked patients are the caller's to list, one call each.
+    /// Erases a patient: seals again for others what they share, destroys the slots, takes them out of the index, writes
+    /// tombstones and a new snapshot. Linked patients are the caller's to list, one call each.
     ///
     /// # Errors
     /// See [`EraseError`].
-    pub fn erase(&self, patient: &str, event: Event) -> Result<Erased, EraseError> {
+    pub fn erase(&self, patient: &str, act: impl Erasing + 'static) -> Result<Erased, EraseError> {
         let patient = patient.to_owned();
-        self.alone(move |log| erase::erase(log, &patient, event))?
+        self.alone(move |log| erase::erase(log, &patient, &act))?
+    }
+
+    /// What [`Ledger::erase`] would do.
+    ///
+    /// # Errors
+    /// Nothing of that patient is held, or it cannot be read.
+    pub fn erasure_reach(&self, patient: &str, act: &dyn Erasing) -> Result<Reach, EraseError> {
+        erase::reach(&self.core, patient, act)
+    }
+
+    /// Whether a row names that patient, alone or among several.
+    #[must_use]
+    pub fn holds_patient(&self, id: &str) -> bool {
+        let homes = self.core.homes.read();
+        homes.slot(id).is_some() || !homes.with_others(id).is_empty()
     }
 
     /// Counts.

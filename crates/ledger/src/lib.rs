@@ -29,9 +29,10 @@ pub mod verify;
 mod writer;
 
 pub use body::Body;
+pub use erase::{Erasing, Redaction};
 pub use error::{AppendError, EraseError, Notice, OpenError, ReadError, Unavailable};
 pub use event::{Access, Event, Wait};
 pub use follower::{Follower, Header, HomeKey, Kind, Placed, Plan, Replayed, SHARED, Turn};
 /// Custody and process hardening, so that the binary need not link the vault.
 pub use keepwell_vault::{Cost, Custodian, CustodyError, CustodyKind, KeyFile, Passphrase, RecoveryKey, harden};
-pub use ledger::{Config, Erased, Ledger, Opened, Status};
+pub use ledger::{Config, Erased, Left, Ledger, Opened, Reach, Status};

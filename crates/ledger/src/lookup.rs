@@ -7,7 +7,7 @@ use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::{Frontier, leaf_hash};
 use keepwell_audit::note::{Signer, VerifierKey};
-use keepwell_store::{Batch, Durability, StoreError};
+use keepwell_store::StoreError;
 
 impl<F: Follower> Ledger<F> {
     /// Hashes the stored log anew and compares it with the newest checkpoint, whose signature is checked. Gives the
@@ -49,7 +49,7 @@ impl<F: Follower> Ledger<F> {
     }
 
     /// Appends the leaf that says this log was restored from a backup, if a restore left its mark under `mark`: size
-    /// (8 bytes, big-endian) and root. A crash between leaf and mark announces it twice, which is no harm.
+    /// (8 bytes, big-endian) and root. The mark goes with the leaf.
     ///
     /// # Errors
     /// The log cannot be written.
@@ -69,14 +69,7 @@ impl<F: Follower> Ledger<F> {
         };
         let at = self.core().clock.now().0;
         self.alone(move |log| {
-            log.append_alone(&[Leaf::Notice { at, notice }], &[])?;
-            let done = Batch {
-                meta: vec![(mark.to_owned(), Vec::new())],
-                ..Batch::default()
-            };
-            log.writer
-                .commit(&done, Durability::Fsync)
-                .map_err(|e| Unavailable::Store(e.to_string()))
+            log.append_alone(&[Leaf::Notice { at, notice }], vec![(mark.to_owned(), Vec::new())])
         })??;
         Ok(true)
     }

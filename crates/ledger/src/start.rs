@@ -1,7 +1,7 @@
 //! Making and opening a data directory: what is checked, and how the index comes to be.
 
 use crate::core::{Core, Head, LogSigner, Randomness};
-use crate::error::{Notice, OpenError};
+use crate::error::{EraseError, Notice, OpenError};
 use crate::event;
 use crate::follower::{Follower, HomeKey, Kind, Replayed};
 use crate::keeper::Signal;
@@ -344,9 +344,11 @@ fn start_log<F: Follower>(
     if log.newest.0 > i64::MIN && behind > 0 {
         core.notice(Notice::ClockSetBack(behind));
     }
-    let unannounced = core.vault.unannounced();
-    if !unannounced.is_empty() {
-        crate::erase::announce(&mut log, &unannounced, &[]).map_err(|e| OpenError::Store(e.to_string()))?;
+    match crate::erase::finish(&mut log) {
+        Ok(()) => {}
+        // It is tried again at the next start, and at the next erasure.
+        Err(EraseError::Places { have, want }) => core.notice(Notice::ErasurePending { have, want }),
+        Err(e) => return Err(OpenError::Store(e.to_string())),
     }
     Ok(log)
 }

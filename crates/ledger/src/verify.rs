@@ -132,6 +132,8 @@ struct Checks<'a> {
     /// Digest of each row by rid, as its leaf says.
     digests: Vec<(u64, Hash)>,
     blanked: HashSet<u64>,
+    /// Rows that are copies of earlier ones, as their leaves say.
+    copies: HashSet<u64>,
     frontier: Frontier,
 }
 
@@ -146,6 +148,7 @@ pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &
         milestones: Vec::new(),
         digests: Vec::new(),
         blanked: HashSet::new(),
+        copies: HashSet::new(),
         frontier: Frontier::new(),
     };
     for problem in store.integrity()? {
@@ -284,8 +287,10 @@ impl Checks<'_> {
                     .finding(format!("the event of entry {seq} is not the one its leaf names")),
             },
             Ok(Leaf::Notice { notice, .. }) => {
-                if let Notice::Blanked(rids) = notice {
-                    self.blanked.extend(rids);
+                match notice {
+                    Notice::Blanked(rids) => self.blanked.extend(rids),
+                    Notice::Redacted { new, .. } | Notice::Resealed { new, .. } => drop(self.copies.insert(new)),
+                    _ => {}
                 }
                 if sealed.is_some() {
                     self.report.finding(format!("entry {seq} holds what it should not"));
@@ -352,7 +357,9 @@ impl Checks<'_> {
             match row::open(vault, rid, key_ref, body) {
                 Ok(row) => {
                     self.report.opened += 1;
-                    if let Some(problem) = chains.follow(rid, &row.header) {
+                    if self.copies.contains(&rid) {
+                        chains.copied(rid, &row.header);
+                    } else if let Some(problem) = chains.follow(rid, &row.header) {
                         self.report.finding(format!("row {rid}: {problem}"));
                     }
                 }
@@ -415,6 +422,14 @@ struct Chains {
 impl Chains {
     fn unknown(&mut self) {
         self.gaps = true;
+    }
+
+    /// A copy stands for its original; what comes next follows it when it is the newest version.
+    fn copied(&mut self, rid: u64, header: &Header) {
+        let name = self.hasher.hash_one((header.type_code, header.id.as_str()));
+        if header.kind != Kind::Left && self.newest.get(&name).is_none_or(|(_, v)| *v <= header.version) {
+            self.newest.insert(name, (rid, header.version));
+        }
     }
 
     fn follow(&mut self, rid: u64, header: &Header) -> Option<&'static str> {

@@ -37,6 +37,8 @@ const GROUP_ENTRIES: usize = 4096;
 const SIGN_EVERY: u64 = 256;
 /// Where the database keeps the first rid (8 bytes) and slot (4) that may be used after a restore.
 pub(crate) const FLOOR: &str = "floor";
+/// Where the database keeps the slots (4 bytes each) that an erasure has begun to destroy.
+pub(crate) const ERASING: &str = "erasing";
 /// Where the database keeps the keyring's revision.
 pub(crate) const KEYRING: &str = "keyring";
 
@@ -70,8 +72,8 @@ pub(crate) struct Log<F: Follower> {
 }
 
 /// What one group will commit and who waits for it.
-struct Group<F: Follower> {
-    batch: Batch,
+pub(crate) struct Group<F: Follower> {
+    pub(crate) batch: Batch,
     frontier: Frontier,
     pending: F::Pending,
     /// Slots allotted by this group.
@@ -80,7 +82,7 @@ struct Group<F: Follower> {
     touched: Vec<(u32, u64)>,
     first_new_slot: Option<u32>,
     next_rid: u64,
-    fsync: bool,
+    pub(crate) fsync: bool,
     waiting: Vec<Waiting<F>>,
 }
 
@@ -119,7 +121,7 @@ impl<F: Follower> Log<F> {
         }
     }
 
-    fn start_group(&self) -> Group<F> {
+    pub(crate) fn start_group(&self) -> Group<F> {
         Group {
             batch: Batch::default(),
             frontier: self.frontier.clone(),
@@ -274,7 +276,7 @@ impl<F: Follower> Log<F> {
         }
     }
 
-    fn place(&mut self, group: &mut Group<F>, plans: Vec<Plan>) -> Result<Vec<Placed>, Unavailable> {
+    pub(crate) fn place(&mut self, group: &mut Group<F>, plans: Vec<Plan>) -> Result<Vec<Placed>, Unavailable> {
         let mut placed = Vec::with_capacity(plans.len());
         for plan in plans {
             let rid = group.next_rid;
@@ -313,7 +315,7 @@ impl<F: Follower> Log<F> {
         Ok(placed)
     }
 
-    fn add_entry(&self, group: &mut Group<F>, leaf: &Leaf, sealed: Option<Vec<u8>>) -> u64 {
+    pub(crate) fn add_entry(&self, group: &mut Group<F>, leaf: &Leaf, sealed: Option<Vec<u8>>) -> u64 {
         let entry = leaf.to_bytes();
         let seq = group.frontier.size();
         group.frontier.append(leaf_hash(&entry));
@@ -322,7 +324,7 @@ impl<F: Follower> Log<F> {
     }
 
     /// Adds an event, split when its parts are long. The number of its first entry.
-    fn add_event(&mut self, group: &mut Group<F>, event: &Event, at: Timestamp) -> Result<u64, Unavailable> {
+    pub(crate) fn add_event(&mut self, group: &mut Group<F>, event: &Event, at: Timestamp) -> Result<u64, Unavailable> {
         let first = group.frontier.size();
         let mut rest = event.parts.as_slice();
         loop {
@@ -379,7 +381,7 @@ impl<F: Follower> Log<F> {
 
     /// Signs and commits. With the first commit after a change of the keyring the database learns its revision, so
     /// that an older keyring is told from the right one.
-    fn store(&mut self, group: &mut Group<F>) -> Result<(), Unavailable> {
+    pub(crate) fn store(&mut self, group: &mut Group<F>) -> Result<(), Unavailable> {
         self.sign(group)?;
         let keyring = self.core.vault.revision();
         if keyring != self.keyring {
@@ -427,14 +429,14 @@ impl<F: Follower> Log<F> {
         }
     }
 
-    fn undo(&self, group: &Group<F>) {
+    pub(crate) fn undo(&self, group: &Group<F>) {
         if let Some(first) = group.first_new_slot {
             self.core.vault.give_back(first);
         }
     }
 
     /// The group is committed: apply, show, answer.
-    fn settle(&mut self, mut group: Group<F>) {
+    pub(crate) fn settle(&mut self, mut group: Group<F>) {
         let core = Arc::clone(&self.core);
         self.frontier = group.frontier;
         self.next_rid = group.next_rid;
@@ -486,8 +488,8 @@ impl<F: Follower> Log<F> {
         self.synced.wrote(group.fsync);
     }
 
-    /// Appends notices and events on their own, fsynced. For acts that run alone.
-    pub(crate) fn append_alone(&mut self, leaves: &[Leaf], events: &[(Event, Timestamp)]) -> Result<u64, Unavailable> {
+    /// Appends notices, with what `meta` is to say, on their own, fsynced. For acts that run alone.
+    pub(crate) fn append_alone(&mut self, leaves: &[Leaf], meta: Vec<(String, Vec<u8>)>) -> Result<u64, Unavailable> {
         if leaves.iter().any(|leaf| {
             matches!(
                 leaf,
@@ -504,9 +506,7 @@ impl<F: Follower> Log<F> {
         for leaf in leaves {
             self.add_entry(&mut group, leaf, None);
         }
-        for (event, at) in events {
-            self.add_event(&mut group, event, *at)?;
-        }
+        group.batch.meta = meta;
         group.fsync = true;
         self.store(&mut group)?;
         self.settle(group);

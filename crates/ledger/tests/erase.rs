@@ -10,14 +10,48 @@
 mod common;
 
 use common::*;
-use keepwell_ledger::{Config, EraseError, Event, ReadError, Wait};
+use keepwell_ledger::{
+    Body, Config, EraseError, Erasing, Event, Header, Kind, ReadError, Redaction, Wait,
+};
 use std::sync::{Arc, Mutex};
 
-fn act() -> Event {
-    Event {
-        kind: 9,
-        actor: b"privacy officer".to_vec(),
-        parts: Vec::new(),
+/// Takes a patient out of the toy's texts, `[a,b] text`; a text with a question mark is left to a person.
+#[derive(Clone)]
+struct Act {
+    patient: String,
+    decided: Option<bool>,
+}
+
+fn act() -> Act {
+    Act {
+        patient: "p1".to_owned(),
+        decided: None,
+    }
+}
+
+impl Erasing for Act {
+    fn redact(&self, header: &Header, text: &[u8]) -> Redaction {
+        assert_eq!(header.kind, Kind::Version);
+        let text = std::str::from_utf8(text).unwrap();
+        let (ids, rest) = text.strip_prefix('[').and_then(|t| t.split_once(']')).unwrap();
+        match (self.decided, rest.contains('?')) {
+            (None, true) => Redaction::Undecided("a person must look".to_owned()),
+            (Some(false), _) => Redaction::Goes,
+            _ => {
+                let ids: Vec<&str> = ids.split(',').filter(|id| *id != self.patient).collect();
+                let rest = rest.replace(&self.patient, "somebody");
+                Redaction::Stays(Body::compress(format!("[{}]{rest}", ids.join(",")).as_bytes()))
+            }
+        }
+    }
+
+    fn event(&self, copies: &[(u64, Vec<u32>)]) -> Event {
+        let parts = copies.iter().flat_map(|(rid, slots)| slots.iter().map(|s| (*s, rid.to_be_bytes().to_vec())));
+        Event {
+            kind: 9,
+            actor: b"privacy officer".to_vec(),
+            parts: parts.collect(),
+        }
     }
 }
 
@@ -29,7 +63,7 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
         .map(|n| put(&ledger, &format!("a{n}"), &["p1"], "secret"))
         .collect();
     let stays = put(&ledger, "b", &["p2"], "kept");
-    let both = put(&ledger, "c", &["p1", "p2"], "of both");
+    let both = put(&ledger, "c", &["p1", "p2"], "of both?");
     let slot = gone[0].slot;
     let read = Event {
         kind: 1,
@@ -42,13 +76,10 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
 
     let erased = ledger.erase("p1", act()).unwrap();
     assert_eq!(erased.slots, [slot]);
-    assert_eq!(
-        erased.pending,
-        [both.slot],
-        "a person decides about what belongs to several"
-    );
+    assert_eq!(erased.pending[0].id, "c", "a person decides about what rules cannot");
+    assert!(ledger.holds_patient("p1") && ledger.read(both.rid).is_ok());
     assert_eq!((erased.confirmed.len(), erased.unreachable.len()), (2, 0));
-    assert!(matches!(ledger.erase("p1", act()), Err(EraseError::Unknown)));
+    assert_eq!(ledger.erase("p1", act()).unwrap().slots, [0; 0], "it stays pending");
     assert!(matches!(ledger.erase("nobody", act()), Err(EraseError::Unknown)));
 
     let check = |ledger: &ToyLedger| {
@@ -196,4 +227,209 @@ fn no_stored_byte_names_a_patient() {
         assert!(!bytes.windows(7).any(|w| w == b"canary-"), "{}", path.display());
     }
     assert!(read > 100_000);
+}
+
+/// What the toy's index says of a resource: version, deleted, text.
+fn versions(ledger: &ToyLedger, id: &str) -> Vec<(u32, bool, String)> {
+    let index = ledger.follower().index();
+    let of = index.get(id).into_iter().flatten();
+    of.map(|k| (k.version, k.deleted, String::from_utf8_lossy(&k.text).into_owned()))
+        .collect()
+}
+
+#[test]
+fn what_patients_share_is_sealed_again_without_the_erased_one() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    let own = put(&ledger, "own", &["p1"], "secret");
+    let two = put(&ledger, "two", &["p1", "p2"], "p1 and another");
+    put(&ledger, "two", &["p1", "p2"], "again p1");
+    let three = put(&ledger, "three", &["p1", "p2", "p3"], "of three");
+    ledger.append_blocking(Put::delete("three")).map_err(|e| e.to_string()).unwrap();
+    let other = put(&ledger, "other", &["p2"], "kept");
+    let reach = ledger.erasure_reach("p1", &act()).unwrap();
+    assert_eq!((reach.own, reach.redacted, reach.destroyed, reach.pending.len()), (1, 2, 0, 0));
+
+    let erased = ledger.erase("p1", act()).unwrap();
+    let mut slots = vec![own.slot, two.slot, three.slot];
+    slots.sort_unstable();
+    let mut destroyed = erased.slots.clone();
+    destroyed.sort_unstable();
+    assert_eq!(destroyed, slots);
+    assert!(erased.pending.is_empty() && !ledger.holds_patient("p1"));
+
+    let check = |ledger: &ToyLedger| {
+        for rid in [own.rid, two.rid, two.rid + 1, three.rid, three.rid + 1] {
+            assert_eq!(ledger.read(rid).err(), Some(ReadError::Erased(rid)));
+        }
+        assert_eq!(
+            versions(ledger, "two"),
+            [
+                (1, false, "[p2] somebody and another".to_owned()),
+                (2, false, "[p2] again somebody".to_owned())
+            ]
+        );
+        assert_eq!(
+            versions(ledger, "three"),
+            [(1, false, "[p2,p3] of three".to_owned()), (2, true, String::new())]
+        );
+        let index = ledger.follower().index();
+        assert_eq!(index["two"][0].slot, other.slot, "at home with the one who stays");
+        let together = index["three"][0].slot;
+        assert!(!slots.contains(&together) && together != other.slot);
+        assert_eq!(index["three"][1].slot, together);
+        assert_eq!(ledger.patients_of_slot(together), ["p2", "p3"]);
+        for known in index.values().flatten() {
+            let row = ledger.read(known.rid).unwrap();
+            assert_eq!(row.header.version, known.version);
+            assert!(!row.text.windows(2).any(|w| w == b"p1"));
+        }
+        assert_eq!(ledger.read(index["two"][1].rid).unwrap().header.prev, index["two"][0].rid);
+        // Those who stay see in their access log who touched what is theirs.
+        let seen = ledger.access_log(other.slot, u64::MAX, 10).unwrap();
+        assert!(seen.iter().any(|a| a.actor == b"privacy officer"));
+        let report = ledger.verify(None).unwrap();
+        assert!(report.ok, "{:?}", report.findings);
+        assert_eq!(report.erased, 5);
+    };
+    check(&ledger);
+    drop(ledger);
+    let ledger = clinic.open(); // from the snapshot
+    check(&ledger);
+    drop(ledger);
+    std::fs::remove_file(clinic.dir().join("snapshot")).unwrap();
+    let ledger = clinic.open(); // from the rows
+    check(&ledger);
+    let next = put(&ledger, "two", &["p2"], "third");
+    assert_eq!(next.version, 3);
+    // Another of them is erased later.
+    let act = Act {
+        patient: "p2".to_owned(),
+        decided: Some(false),
+    };
+    let erased = ledger.erase("p2", act).unwrap();
+    assert_eq!((erased.slots.len(), erased.redacted.len()), (2, 0));
+    assert!(ledger.follower().index().is_empty());
+    assert!(ledger.verify(None).unwrap().ok);
+}
+
+#[test]
+fn what_rules_cannot_decide_stays_until_a_person_does() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    put(&ledger, "own", &["p1"], "secret");
+    let both = put(&ledger, "both", &["p1", "p2"], "p1? p2?");
+    put(&ledger, "both", &["p1", "p2"], "clear by now");
+    let erased = ledger.erase("p1", act()).unwrap();
+    assert_eq!(erased.slots.len(), 1);
+    assert_eq!((erased.pending[0].id.as_str(), erased.pending[0].type_code), ("both", 7));
+    drop(ledger);
+    let ledger = clinic.open();
+    assert!(ledger.read(both.rid).is_ok() && ledger.holds_patient("p1"));
+    let decided = Act {
+        decided: Some(true),
+        ..act()
+    };
+    let erased = ledger.erase("p1", decided).unwrap();
+    assert_eq!((erased.slots.as_slice(), erased.pending.len()), ([both.slot].as_slice(), 0));
+    assert_eq!(versions(&ledger, "both")[0].2, "[p2] somebody? p2?");
+    assert!(ledger.read(both.rid).is_err() && !ledger.holds_patient("p1"));
+    assert!(ledger.verify(None).unwrap().ok);
+}
+
+/// The names of all steps, in order; the vault's first and last ones come once for each place.
+const STEPS: [&str; 10] = [
+    "first-place",
+    "places",
+    "copied",
+    "next-torn",
+    "next",
+    "switched",
+    "copy-switched",
+    "first-overwritten",
+    "overwritten",
+    "announced",
+];
+
+static TOLD: Mutex<Option<std::sync::mpsc::Sender<(String, std::sync::mpsc::Sender<()>)>>> = Mutex::new(None);
+
+/// Tells the test of a step and waits until it has taken its image.
+fn told(step: &str) {
+    let tell = TOLD.lock().unwrap().clone();
+    if let Some(tell) = tell {
+        let (done, wait) = std::sync::mpsc::channel();
+        tell.send((step.to_owned(), done)).unwrap();
+        wait.recv().unwrap();
+    }
+}
+
+#[test]
+fn a_crash_at_any_step_of_an_erasure_is_finished_at_the_next_start() {
+    let mut clinic = Clinic::new();
+    clinic.config.fault = Some(told);
+    let clinic = clinic;
+    let ledger = clinic.open();
+    let own = put(&ledger, "own", &["p1"], "secret");
+    let two = put(&ledger, "two", &["p1", "p2"], "p1 and another");
+    put(&ledger, "two", &["p2", "p1"], "p1 again");
+    ledger.snapshot().unwrap();
+    let (tell, steps) = std::sync::mpsc::channel();
+    *TOLD.lock().unwrap() = Some(tell);
+    let mut images: Vec<(String, Config)> = Vec::new();
+    std::thread::scope(|scope| {
+        let erasing = scope.spawn(|| {
+            let done = ledger.erase("p1", act());
+            *TOLD.lock().unwrap() = None;
+            done
+        });
+        for (step, done) in steps {
+            let name = format!("{step}-{}", images.len());
+            let image = Config {
+                fault: None,
+                ..clinic.image(&name)
+            };
+            images.push((step, image));
+            done.send(()).unwrap();
+        }
+        erasing.join().unwrap().unwrap();
+    });
+    let mut names: Vec<&str> = images.iter().map(|(step, _)| step.as_str()).collect();
+    names.dedup();
+    assert_eq!(names, STEPS);
+    for (step, image) in &images {
+        // A snapshot of before, and none at all.
+        for rebuilt in [false, true] {
+            if rebuilt {
+                let _ = std::fs::remove_file(image.dir.join("snapshot"));
+            }
+            let ledger = clinic.open_with(image).unwrap();
+            if matches!(step.as_str(), "first-place" | "places") {
+                // Nothing was promised yet.
+                assert!(ledger.read(own.rid).is_ok(), "{step}");
+                if rebuilt {
+                    ledger.erase("p1", act()).unwrap();
+                }
+            }
+            if rebuilt || !matches!(step.as_str(), "first-place" | "places") {
+                for rid in [own.rid, two.rid, two.rid + 1] {
+                    assert_eq!(ledger.read(rid).err(), Some(ReadError::Erased(rid)), "{step}");
+                }
+                assert_eq!(
+                    versions(&ledger, "two"),
+                    [
+                        (1, false, "[p2] somebody and another".to_owned()),
+                        (2, false, "[p2] somebody again".to_owned())
+                    ],
+                    "{step}"
+                );
+                assert!(!ledger.holds_patient("p1"), "{step}");
+            }
+            let report = ledger.verify(None).unwrap();
+            assert!(report.ok, "{step}: {:?}", report.findings);
+            let size = ledger.size();
+            drop(ledger);
+            let ledger = clinic.open_with(image).unwrap();
+            assert_eq!(ledger.size(), size, "{step}: finished once");
+        }
+    }
 }

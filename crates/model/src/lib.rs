@@ -9,6 +9,7 @@ pub mod json;
 pub mod narrative;
 pub mod outcome;
 pub mod patch;
+pub mod redact;
 pub mod schema;
 pub mod time;
 pub mod types;

@@ -482,6 +482,10 @@ impl Follower for Records {
         }
     }
 
+    fn rows_of(&self, slot: u32) -> Vec<u64> {
+        self.index.read().rows_of_home(slot)
+    }
+
     fn forget(&self, slot: u32) {
         let mut index = self.index.write();
         index.forget_home(slot);

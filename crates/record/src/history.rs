@@ -5,7 +5,6 @@ use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
 use crate::text::assemble;
-use hashbrown::HashMap;
 use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::time::Timestamp;
@@ -112,8 +111,11 @@ impl Door {
         let mut more = false;
         let mut total = 0u64;
         let mut known = false;
-        let mut newer = None;
-        let mut newest = HashMap::new();
+        // One resource's history is in the order of versions, the others in the order of rows.
+        let position = |v: &Version| match of {
+            HistoryOf::Instance(..) => u64::from(v.version),
+            _ => v.rid,
+        };
         {
             let index = self.records.index.read();
             let scope = match of {
@@ -122,12 +124,6 @@ impl Door {
                 HistoryOf::System => Scope::System,
             };
             for v in index.history(scope, visible, None) {
-                // A later version of the same resource comes first: the one just seen ends where that one began.
-                let until = match of {
-                    HistoryOf::Instance(..) => newer.replace(v.last_updated),
-                    _ if options.at.is_none() => None,
-                    _ => newest.insert((v.resource_type, index.id_of(v.resource_type, v.rid)), v.last_updated),
-                };
                 if !permitted(&v.facts()) {
                     continue;
                 }
@@ -136,12 +132,12 @@ impl Door {
                     continue;
                 }
                 if let Some((lo, hi)) = options.at
-                    && (v.last_updated >= hi || until.is_some_and(|u| u <= lo))
+                    && (v.last_updated >= hi || index.until(&v, visible).is_some_and(|u| u <= lo))
                 {
                     continue;
                 }
                 total += 1;
-                if v.rid >= before {
+                if position(&v) >= before {
                     continue;
                 }
                 if versions.len() < limit {
@@ -168,7 +164,7 @@ impl Door {
         if let (true, Some(last)) = (more, versions.last()) {
             let sealed = self
                 .ledger
-                .seal_note(note.as_bytes(), &last.rid.to_le_bytes())
+                .seal_note(note.as_bytes(), &position(last).to_le_bytes())
                 .map_err(|_| Refusal::unavailable("the server is sealed"))?;
             let and = if options.echo.is_empty() {
                 String::new()

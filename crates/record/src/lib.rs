@@ -34,6 +34,7 @@ pub use access_log::Line;
 pub use answer::{Answer, Refusal};
 pub use change::{Change, Unmet, Written};
 pub use door::{Door, Limits};
+pub use erase::{Several, name_of};
 pub use event::{Access, Shown};
 pub use everything::EverythingOptions;
 pub use follower::Records;

@@ -292,6 +292,28 @@ impl Classes {
     }
 }
 
+/// Joins a row to its resource's others, by version. A departure stands before the version it makes room for, a
+/// copy sealed again right behind its original: copies come with later rids, of the newest version or of older ones.
+fn thread(shard: &mut Shard, entities: &mut Entities, classes: &Classes, entity: u32, row: u32) {
+    let order = |shard: &Shard, row: u32| {
+        let kind = shard.classes.get(row).map(|c| classes.get(*c).2);
+        (shard.version(row), kind != Some(RowKind::Left))
+    };
+    let this = order(shard, row);
+    let (mut before, mut after) = (entities.head(entity), None);
+    while let Some(newer) = before.filter(|b| order(shard, *b) > this) {
+        after = Some(newer);
+        before = shard.previous.get(&newer).copied();
+    }
+    if let Some(before) = before {
+        shard.link(before, row);
+    }
+    match after {
+        Some(after) => shard.link(row, after),
+        None => entities.set_head(entity, row),
+    }
+}
+
 impl Index {
     /// An empty index; `seed` keys its hash tables and comes from the system's randomness.
     #[must_use]
@@ -324,10 +346,7 @@ impl Index {
         if row.kind != RowKind::Version {
             shard.stale.insert(number);
         }
-        if let Some(before) = self.entities.head(entity) {
-            shard.link(before, number);
-        }
-        self.entities.set_head(entity, number);
+        thread(shard, &mut self.entities, &self.classes, entity, number);
         let extracted = row.extracted.filter(|_| row.kind == RowKind::Version);
         shard.add_values(
             self.seed,
@@ -365,7 +384,37 @@ impl Index {
             .find(|v| v.version == version)
     }
 
-    /// Versions and deletions, newest first, as of `visible`, with a rid below `before` if given.
+    /// When the resource's next version began, as of `visible`: `None` for the newest.
+    #[must_use]
+    pub fn until(&self, version: &Version, visible: u64) -> Option<i64> {
+        let shard = self.shard(version.resource_type)?;
+        let row = shard.row_of(version.rid)?;
+        std::iter::successors(shard.next.get(&row), |row| shard.next.get(*row))
+            .filter_map(|row| self.version_at(version.resource_type, shard, *row))
+            .find(|next| next.rid <= visible && next.version > version.version)
+            .map(|next| next.last_updated)
+    }
+
+    /// Every row of a home in the order of their rid: versions, deletions, departures.
+    #[must_use]
+    pub fn rows_of_home(&self, home: u32) -> Vec<u64> {
+        let classes: HashSet<u32> = (0..)
+            .zip(&self.classes.list)
+            .filter(|(_, c)| c.0 == home)
+            .map(|(n, _)| n)
+            .collect();
+        let mut rids = Vec::new();
+        for shard in self.shards.iter().flatten() {
+            let rows = (0..).zip(shard.classes.iter());
+            let here = rows.filter(|(row, class)| classes.contains(*class) && !shard.forgotten.contains(*row));
+            rids.extend(here.filter_map(|(row, _)| shard.rids.get(row)));
+        }
+        rids.sort_unstable();
+        rids
+    }
+
+    /// Versions and deletions as of `visible`, with a rid below `before` if given: of one resource by version, else
+    /// by rid, newest first.
     pub fn history<'a>(
         &'a self,
         scope: Scope<'_>,
@@ -379,8 +428,10 @@ impl Index {
                     return Box::new(std::iter::empty());
                 };
                 let entity = self.entities.find(self.seed, resource_type, id);
-                let first = entity.and_then(|e| self.row_at(shard, e, last));
-                let rows = std::iter::successors(first, |row| shard.previous.get(row).copied());
+                let head = entity.and_then(|e| self.entities.head(e));
+                let rows = std::iter::successors(head, |row| shard.previous.get(row).copied());
+                // By version: a copy sealed again later stands in its original's place, with a higher rid.
+                let rows = rows.filter(move |row| shard.rids.get(*row).is_some_and(|rid| rid <= last));
                 Box::new(rows.filter_map(move |row| self.past(resource_type, shard, row, visible)))
             }
             Scope::Type(resource_type) => Box::new(self.type_history(resource_type, visible, last)),

@@ -21,7 +21,7 @@ pub use files::{replace as replace_file, sync_parent};
 pub use harden::harden;
 pub use keyring::SlotState;
 pub use sealing::{NONCE, NotOpened, Place, SealKey, TAG};
-pub use vault::{EraseStep, ErasedKeys, KeyStatus, Paths, SHARED, Settled, Vault, VaultError};
+pub use vault::{EraseStep, ErasedKeys, KeyStatus, NewEra, Paths, SHARED, Settled, Step, Vault, VaultError};
 
 #[cfg(test)]
 mod tests {

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! # Erasure, step by step
-//! 1. ERA' is written beside the ERA in every reachable place and read back. Fewer than the required number: ERA' is
+//! 1. ([`Vault::renew_era`]) ERA' is written beside the ERA in every reachable place and read back. Fewer than the required number: ERA' is
 //!    overwritten again and the erasure refused.
-//! 2. The keyring without the slot, every survivor rewrapped under ERA', is written to `keyring.next` (and at the
+//! 2. ([`Vault::destroy`]) The keyring without the slot, every survivor rewrapped under ERA', is written to `keyring.next` (and at the
 //!    keyring's copy) and fsynced.
 //! 3. It is renamed over `keyring`, and at the copy. From here on the slot's key exists only under the old ERA.
 //! 4. The old ERA is overwritten in every place. A place that cannot be reached is listed as pending in the keyring and
@@ -147,7 +147,28 @@ pub enum EraseStep {
     Overwritten,
 }
 
+/// Called at each moment of an erasure; a test lets it fail to stop there.
+pub type Step<'a> = &'a dyn Fn(EraseStep) -> Result<(), VaultError>;
+
+/// An ERA that is in the places and that no keyring names yet.
+pub struct NewEra(Key);
+
 impl EraseStep {
+    /// Its name, for a process that is to be stopped there.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstPlace => "first-place",
+            Self::Places => "places",
+            Self::NextTorn => "next-torn",
+            Self::Next => "next",
+            Self::Switched => "switched",
+            Self::CopySwitched => "copy-switched",
+            Self::FirstOverwritten => "first-overwritten",
+            Self::Overwritten => "overwritten",
+        }
+    }
+
     /// In order.
     pub const ALL: [Self; 8] = [
         Self::FirstPlace,
@@ -776,15 +797,55 @@ impl Vault {
         self.write(&mut state, changed)
     }
 
-    /// Destroys the keys of `slots`. `step` is called at the moments a test may stop at.
+    /// Destroys the keys of `slots`: [`Vault::renew_era`] and [`Vault::destroy`]. `step` is called at the moments a test
+    /// may stop at.
     ///
     /// # Errors
     /// [`VaultError::Places`]: nothing was erased. Other errors: the erasure is finished or undone at the next start.
-    pub fn erase(
-        &self,
-        slots: &[u32],
-        step: &dyn Fn(EraseStep) -> Result<(), VaultError>,
-    ) -> Result<ErasedKeys, VaultError> {
+    pub fn erase(&self, slots: &[u32], step: Step<'_>) -> Result<ErasedKeys, VaultError> {
+        let new = self.renew_era(step)?;
+        self.destroy(new, slots, step)
+    }
+
+    /// Step (1) of an erasure: writes ERA' beside the ERA in every reachable place. Nothing needs it yet.
+    ///
+    /// # Errors
+    /// [`VaultError::Places`]: too few confirmed it; it has been overwritten again.
+    pub fn renew_era(&self, step: Step<'_>) -> Result<NewEra, VaultError> {
+        let new = NewEra(random_key(self.entropy.as_ref())?);
+        let old_tag = self.state.read().keyring.era;
+        let mut have = 0;
+        for place in &self.paths.era {
+            if era::write_beside(place, &new.0, Some(&old_tag)).is_ok() {
+                have += 1;
+                step(EraseStep::FirstPlace)?;
+            }
+        }
+        if have < self.paths.era_min.max(1) {
+            self.drop_era();
+            return Err(VaultError::Places {
+                have,
+                want: self.paths.era_min.max(1),
+            });
+        }
+        step(EraseStep::Places)?;
+        Ok(new)
+    }
+
+    /// Takes back [`Vault::renew_era`]: overwrites every ERA but the keyring's.
+    pub fn drop_era(&self) {
+        let tag = self.state.read().keyring.era;
+        for place in &self.paths.era {
+            // Best effort: a place that fails here is overwritten at the next start.
+            let _ = era::overwrite_others(place, &tag);
+        }
+    }
+
+    /// Steps (2) to (4) of an erasure.
+    ///
+    /// # Errors
+    /// A slot does not exist, or a file could not be written: the erasure is finished or undone at the next start.
+    pub fn destroy(&self, new: NewEra, slots: &[u32], step: Step<'_>) -> Result<ErasedKeys, VaultError> {
         let mut state = self.state.write();
         if slots
             .iter()
@@ -792,28 +853,8 @@ impl Vault {
         {
             return Err(VaultError::NoSlot);
         }
-        // (1)
-        let new = random_key(self.entropy.as_ref())?;
-        let old_tag = state.keyring.era;
+        let NewEra(new) = new;
         let new_tag = era::tag(&new);
-        let mut have = 0;
-        for place in &self.paths.era {
-            if era::write_beside(place, &new, Some(&old_tag)).is_ok() {
-                have += 1;
-                step(EraseStep::FirstPlace)?;
-            }
-        }
-        if have < self.paths.era_min.max(1) {
-            for place in &self.paths.era {
-                // Best effort: a place that fails here is overwritten at the next start.
-                let _ = era::overwrite_others(place, &old_tag);
-            }
-            return Err(VaultError::Places {
-                have,
-                want: self.paths.era_min.max(1),
-            });
-        }
-        step(EraseStep::Places)?;
         // (2)
         let wrapping = wrapping_key(&self.root, &new, &self.org)?;
         let mut changed = rewrapped(&state.keyring, slots, &state.wrapping, &wrapping)?;
@@ -850,11 +891,7 @@ impl Vault {
     }
 
     /// Overwrites what is not the keyring's ERA in every place, and notes in the keyring which places are still to come.
-    fn finish_places(
-        &self,
-        state: &mut State,
-        step: &dyn Fn(EraseStep) -> Result<(), VaultError>,
-    ) -> Result<ErasedKeys, VaultError> {
+    fn finish_places(&self, state: &mut State, step: Step<'_>) -> Result<ErasedKeys, VaultError> {
         let mut done = ErasedKeys::default();
         let tag = state.keyring.era;
         let mut places = self.paths.era.clone();

@@ -221,8 +221,20 @@ impl Follower for Toy {
     fn replay(&self, rows: Vec<Self::Prepared>) {
         let mut index = self.index.lock().unwrap();
         for (id, known) in rows {
-            index.entry(id).or_default().push(known);
+            let versions = index.entry(id).or_default();
+            // By version: copies come later than what follows their originals. A row known already is not taken twice.
+            if versions.iter().all(|k| k.rid != known.rid) {
+                let at = versions.iter().filter(|k| k.version <= known.version).count();
+                versions.insert(at, known);
+            }
         }
+    }
+
+    fn rows_of(&self, slot: u32) -> Vec<u64> {
+        let index = self.index.lock().unwrap();
+        let mut rids: Vec<u64> = index.values().flatten().filter(|k| k.slot == slot).map(|k| k.rid).collect();
+        rids.sort_unstable();
+        rids
     }
 
     fn forget(&self, slot: u32) {

@@ -66,16 +66,17 @@ impl<'a> View<'a> {
         let Some(version) = self.index.version_at(rows.resource_type, shard, row) else {
             return false;
         };
-        if shard.forgotten.contains(row)
-            || version.kind != RowKind::Version
-            || shard.next.get(&row).is_none_or(|next| rid(*next) <= self.visible)
-            || !(self.permit)(&version.facts())
-        {
+        if shard.forgotten.contains(row) || version.kind != RowKind::Version || !(self.permit)(&version.facts()) {
             return false;
         }
+        // By version, not by rid: what follows may be older than a copy in between.
         let mut head = row;
-        while let Some(next) = shard.next.get(&head).filter(|n| rid(**n) <= self.now) {
-            head = *next;
+        for next in std::iter::successors(shard.next.get(&row), |row| shard.next.get(*row)) {
+            match rid(*next) {
+                r if r <= self.visible => return false,
+                r if r <= self.now => head = *next,
+                _ => {}
+            }
         }
         head == row
             || self

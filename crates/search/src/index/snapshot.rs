@@ -14,7 +14,7 @@ use super::keys::{Key, Kind};
 use super::postings::{put, put64, take, take64, unzigzag, zigzag};
 use super::shard::Shard;
 use super::values::{Builder, Number, Part, put_tuple};
-use super::{Index, LoadError, RowKind};
+use super::{Index, LoadError, RowKind, thread};
 use keepwell_model::types::ResourceType;
 use std::io::{self, Read, Write};
 
@@ -176,10 +176,7 @@ impl Index {
                 if kind != RowKind::Version {
                     shard.stale.insert(row);
                 }
-                if let Some(before) = self.entities.head(entity) {
-                    shard.link(before, row);
-                }
-                self.entities.set_head(entity, row);
+                thread(shard, &mut self.entities, &self.classes, entity, row);
             }
         }
         Some(())

@@ -40,10 +40,6 @@ impl Plain {
             return;
         }
         self.last_rid = row.rid;
-        self.of
-            .entry((row.resource_type, row.id.to_owned()))
-            .or_default()
-            .push(self.rows.len());
         self.rows.push(Row {
             version: Version {
                 rid: row.rid,
@@ -60,6 +56,35 @@ impl Plain {
                 .map(|e: &Extracted<'_>| e.clone().into_owned().terms)
                 .unwrap_or_default(),
         });
+        self.place(self.rows.len() - 1);
+    }
+
+    /// Puts a row among those of its resource: by version, a departure before the version it makes room for, copies
+    /// behind their originals.
+    fn place(&mut self, at: usize) {
+        let order = |row: &Row| (row.version.version, row.version.kind != RowKind::Left);
+        let row = &self.rows[at];
+        let of = self.of.entry((row.version.resource_type, row.id.clone())).or_default();
+        let behind = of.iter().filter(|o| order(&self.rows[**o]) <= order(row)).count();
+        of.insert(behind, at);
+    }
+
+    /// The rows of a resource, oldest version first.
+    pub fn rows_of_resource(&self, resource_type: ResourceType, id: &str) -> Vec<Version> {
+        let of = self.of.get(&(resource_type, id.to_owned()));
+        of.into_iter().flatten().map(|at| self.rows[*at].version).collect()
+    }
+
+    pub fn rows_of_home(&self, home: u32) -> Vec<u64> {
+        let here = self.rows.iter().filter(|r| r.version.home == home);
+        here.map(|r| r.version.rid).collect()
+    }
+
+    pub fn until(&self, resource_type: ResourceType, id: &str, version: &Version, visible: u64) -> Option<i64> {
+        let mut later = self.rows_of_resource(resource_type, id).into_iter();
+        later
+            .find(|v| v.version > version.version && v.rid <= visible)
+            .map(|v| v.last_updated)
     }
 
     fn head_row(&self, resource_type: ResourceType, id: &str, visible: u64) -> Option<&Row> {
@@ -80,33 +105,32 @@ impl Plain {
         visible: u64,
         before: Option<u64>,
     ) -> Box<dyn Iterator<Item = Version> + 'a> {
-        let copied_again = move |row: &Row| {
-            self.rows
-                .iter()
-                .find(|r| {
-                    r.version.rid > row.version.rid
-                        && r.version.rid <= visible
-                        && r.version.resource_type == row.version.resource_type
-                        && r.id == row.id
-                })
-                .is_some_and(|r| r.version.version == row.version.version && r.version.kind == row.version.kind)
+        let copied_again = move |at: usize| {
+            let row = &self.rows[at];
+            let of = &self.of[&(row.version.resource_type, row.id.clone())];
+            let next = of.iter().skip_while(|o| **o != at).nth(1).map(|o| &self.rows[*o].version);
+            next.is_some_and(|n| n.rid <= visible && n.version == row.version.version && n.kind == row.version.kind)
+        };
+        let places: Vec<usize> = match scope {
+            Scope::Instance(t, id) => self.of.get(&(t, id.to_owned())).cloned().unwrap_or_default(),
+            _ => (0..self.rows.len()).collect(),
         };
         Box::new(
-            self.rows
-                .iter()
+            places
+                .into_iter()
                 .rev()
-                .filter(move |r| {
+                .filter(move |at| {
+                    let r = &self.rows[*at];
                     r.version.rid <= visible
                         && before.is_none_or(|b| r.version.rid < b)
                         && r.version.kind != RowKind::Left
                         && match scope {
-                            Scope::Instance(t, id) => r.version.resource_type == t && r.id == id,
                             Scope::Type(t) => r.version.resource_type == t,
-                            Scope::System => true,
+                            Scope::Instance(..) | Scope::System => true,
                         }
-                        && !copied_again(r)
+                        && !copied_again(*at)
                 })
-                .map(|r| r.version),
+                .map(|at| self.rows[at].version),
         )
     }
 
@@ -131,11 +155,8 @@ impl Plain {
     pub fn forget_home(&mut self, home: u32) {
         self.rows.retain(|r| r.version.home != home);
         self.of.clear();
-        for (at, row) in self.rows.iter().enumerate() {
-            self.of
-                .entry((row.version.resource_type, row.id.clone()))
-                .or_default()
-                .push(at);
+        for at in 0..self.rows.len() {
+            self.place(at);
         }
     }
 
