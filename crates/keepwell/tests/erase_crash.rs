@@ -64,7 +64,7 @@ fn world(folder: &Path) -> Ids {
             {"actor": {"reference": format!("Patient/{kept}")}, "status": "accepted"}]})
     };
     let both = client.create(&appointment("proposed"));
-    let mut again = appointment("pending");
+    let mut again = appointment("cancelled");
     again["id"] = json!(both);
     client.put(&format!("/fhir/Appointment/{both}"), &again).expect(200);
     server.stop();
@@ -98,7 +98,7 @@ fn erased(server: &Server, ids: &Ids, step: &str) {
     assert_eq!(history.json()["total"], 2, "{step}");
     let all = history.text() + &client.get("/fhir/_history").expect(200).text();
     assert!(!all.contains(gone.as_str()) && !all.contains("Erasedname"), "{step}");
-    assert!(all.contains("pending") && all.contains("proposed"), "{step}");
+    assert!(all.contains("cancelled") && all.contains("proposed"), "{step}");
 }
 
 #[test]
