@@ -330,10 +330,6 @@ fn fhirpath_expressions() {
         ],
         &["descendants()", "repeat(", "where(", "$this", "%resource", "''", "`a`", "@T12:00", "1 'mg'", "((((((((", "))))", " or ", " implies ", "ofType(", "matches('(a+)+$')", "replaceMatches('", "\\u0041", "/*", "//", "[0]", "9999999999999999999"],
         |input| {
-            // Expressions come from the definitions only; the longest of them has 600 characters.
-            if input.len() > 600 {
-                return;
-            }
             if let Ok(expression) = keepwell_model::fhirpath::Expression::parse(&text(input)) {
                 let _ = expression.evaluate(&tree);
             }

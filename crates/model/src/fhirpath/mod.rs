@@ -43,6 +43,9 @@ pub enum ParseError {
     /// More nesting than is reasonable.
     #[error("the expression is nested too deeply")]
     Depth,
+    /// More operators, members and calls than is reasonable: a chain is as deep a tree as it is long.
+    #[error("the expression has too many operators")]
+    Long,
 }
 
 impl Expression {

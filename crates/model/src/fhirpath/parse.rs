@@ -150,8 +150,16 @@ functions! {
 /// Deepest nesting of parentheses and operators.
 const DEPTH: usize = 60;
 
+/// Most operators, members and calls. The specification's own expressions have fewer than a hundred.
+const LINKS: usize = 250;
+
 pub(super) fn parse(text: &str) -> Result<Expr, ParseError> {
-    let mut p = Parser { text, at: 0, depth: 0 };
+    let mut p = Parser {
+        text,
+        at: 0,
+        depth: 0,
+        links: 0,
+    };
     let e = p.expression(0)?;
     p.space()?;
     if p.at < text.len() { Err(p.fail()) } else { Ok(e) }
@@ -161,11 +169,22 @@ struct Parser<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
+    links: usize,
 }
 
 impl<'t> Parser<'t> {
     fn fail(&self) -> ParseError {
         ParseError::Syntax(self.at)
+    }
+
+    /// One more operator, member or call.
+    fn link(&mut self) -> Result<(), ParseError> {
+        self.links += 1;
+        if self.links > LINKS {
+            Err(ParseError::Long)
+        } else {
+            Ok(())
+        }
     }
 
     fn rest(&self) -> &'t str {
@@ -268,6 +287,7 @@ impl<'t> Parser<'t> {
             if level <= least {
                 break;
             }
+            self.link()?;
             let is = self.rest().starts_with("is");
             self.at += len;
             left = match op {
@@ -316,10 +336,12 @@ impl<'t> Parser<'t> {
         let mut e = self.term()?;
         loop {
             if self.eat("[")? {
+                self.link()?;
                 let index = self.expression(0)?;
                 self.need("]")?;
                 e = Expr::Item(Box::new(e), Box::new(index));
             } else if self.eat(".")? {
+                self.link()?;
                 self.space()?;
                 e = self.invocation(Some(Box::new(e)))?;
             } else {
@@ -534,5 +556,40 @@ pub(super) fn as_type(e: &Expr) -> Option<TypeName> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhirpath::Expression;
+    use crate::json::parse as json;
+
+    #[test]
+    fn long_chains_are_refused_before_they_are_deep_trees() {
+        let resource = json(r#"{"resourceType":"Patient","active":true}"#).unwrap();
+        for (first, more) in [
+            ("1", " + 1"),
+            ("active", " | active"),
+            ("true", " or true"),
+            ("1", " & 'x'"),
+            ("active", ".a"),
+            ("active", "[0]"),
+            ("active", ".first()"),
+            ("active", " is boolean"),
+            ("iif(true, active", ".a"),
+        ] {
+            let close = if first.contains('(') { ")" } else { "" };
+            let chain = |n: usize| format!("{first}{}{close}", more.repeat(n));
+            for n in [LINKS + 1, 1_000, 100_000] {
+                assert_eq!(
+                    Expression::parse(&chain(n)).err(),
+                    Some(ParseError::Long),
+                    "{n} of `{more}`"
+                );
+            }
+            // Whatever the longest gives, it gives it within the stack of a thread.
+            let _ = Expression::parse(&chain(LINKS)).unwrap().evaluate(&resource);
+        }
     }
 }
