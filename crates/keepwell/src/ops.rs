@@ -293,7 +293,8 @@ async fn erase(
         each.map(|left| json!({ "resource": keepwell_record::name_of(left), "why": left.why }))
             .collect()
     };
-    let decide = "an erasure is complete when nothing is pending: look at each, then repeat with --several redact or destroy";
+    let decide =
+        "an erasure is complete when nothing is pending: look at each, then repeat with --several redact or destroy";
     if !yes {
         let reach = site.door.erasure_reach(ctx, patient, several).await.map_err(refused)?;
         return Ok(json!({

@@ -92,10 +92,7 @@ const HUGE_PAGES_FROM: u64 = 256 << 20;
 
 /// Kills this process, as a crash would, at the moment of an erasure that `KEEPWELL_STOP_AT` names. For tests: a
 /// release build never calls it.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "read by builds for tests only"
-)]
+#[allow(clippy::disallowed_methods, reason = "read by builds for tests only")]
 fn stop_at(step: &str) {
     if std::env::var("KEEPWELL_STOP_AT").is_ok_and(|wanted| wanted == step) {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -128,14 +128,31 @@ fn what_rules_cannot_decide_waits_for_a_person() {
     assert_eq!((&done["complete"], &done["pending"]), (&json!(false), &told));
     client.get(&format!("/fhir/Patient/{gone}")).refused(404);
     // Still there for a person to look at; then decided.
-    assert!(client.get(&format!("/fhir/Appointment/{both}")).expect(200).text().contains(&gone));
+    assert!(
+        client
+            .get(&format!("/fhir/Appointment/{both}"))
+            .expect(200)
+            .text()
+            .contains(&gone)
+    );
     let done = erase(&["--yes", "--several", "redact"]);
     assert_eq!((&done["complete"], &done["redacted"]), (&json!(true), &json!(1)));
     let left = client.get(&format!("/fhir/Appointment/{both}")).expect(200).text();
     assert!(!left.contains(&gone) && left.contains(&kept));
     // The other is erased with everything that is shared.
     let done = {
-        let output = cli(&["erase", "--data", &data, "--patient", &kept, "--reason", "test", "--yes", "--several", "destroy"]);
+        let output = cli(&[
+            "erase",
+            "--data",
+            &data,
+            "--patient",
+            &kept,
+            "--reason",
+            "test",
+            "--yes",
+            "--several",
+            "destroy",
+        ]);
         assert!(output.status.success(), "{}", said(&output));
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };

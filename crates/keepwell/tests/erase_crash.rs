@@ -86,9 +86,14 @@ fn erased(server: &Server, ids: &Ids, step: &str) {
     } = ids;
     let mut client = server.client();
     client.get(&format!("/fhir/Patient/{gone}")).refused(404);
-    client.get(&format!("/fhir/Observation/{gone_observation}")).refused(404);
+    client
+        .get(&format!("/fhir/Observation/{gone_observation}"))
+        .refused(404);
     client.get(&format!("/fhir/Patient/{kept}")).expect(200);
-    assert!(client.matches(&format!("Appointment?patient={gone}")).is_empty(), "{step}");
+    assert!(
+        client.matches(&format!("Appointment?patient={gone}")).is_empty(),
+        "{step}"
+    );
     assert_eq!(
         client.matches(&format!("Appointment?patient={kept}")),
         std::slice::from_ref(both),
@@ -114,7 +119,16 @@ fn an_erasure_killed_at_any_step_is_finished_by_the_next_start() {
         support::copy(made.path(), folder.path());
         let data = folder.join("data");
         let data = data.to_str().unwrap();
-        let erase = ["erase", "--data", data, "--patient", &ids.gone, "--reason", "test", "--yes"];
+        let erase = [
+            "erase",
+            "--data",
+            data,
+            "--patient",
+            &ids.gone,
+            "--reason",
+            "test",
+            "--yes",
+        ];
         let output = stopped_at(step, &erase);
         assert_eq!(output.status.signal(), Some(9), "{step}: {}", said(&output));
         let begun = !matches!(step, "first-place" | "places");
@@ -122,7 +136,10 @@ fn an_erasure_killed_at_any_step_is_finished_by_the_next_start() {
             // Killed once more while the next start finishes it, at whatever step that still meets.
             for again in ["next", "switched", "overwritten", "announced"] {
                 let output = stopped_at(again, &["keys", "status", "--data", data]);
-                assert!(output.status.success() || output.status.signal() == Some(9), "{step}, {again}");
+                assert!(
+                    output.status.success() || output.status.signal() == Some(9),
+                    "{step}, {again}"
+                );
             }
         } else {
             let output = cli(&erase);
@@ -138,6 +155,13 @@ fn an_erasure_killed_at_any_step_is_finished_by_the_next_start() {
         let mut server = Server::demo_in(folder.path(), &["--patients", "0"]);
         erased(&server, &ids, step);
         server.stop();
-        println!("{step}: {}", if begun { "finished" } else { "not begun; erased when asked again" });
+        println!(
+            "{step}: {}",
+            if begun {
+                "finished"
+            } else {
+                "not begun; erased when asked again"
+            }
+        );
     }
 }

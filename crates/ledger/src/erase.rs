@@ -16,6 +16,7 @@
 //! A crash after 3 is finished by the next start (or the next erasure): it goes on with 4, or with 5 where the keyring
 //! says that the slots are destroyed.
 
+use crate::Body;
 use crate::core::Core;
 use crate::error::{EraseError, Notice, ReadError, Unavailable};
 use crate::event::Event;
@@ -23,7 +24,6 @@ use crate::follower::{Follower, Header, HomeKey, Kind, Plan, Replayed};
 use crate::ledger::{Erased, Left, Reach};
 use crate::snapshot;
 use crate::writer::{ERASING, Log};
-use crate::Body;
 use hashbrown::HashMap;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::sha256;
@@ -271,7 +271,12 @@ pub(crate) fn announce<F: Follower>(log: &mut Log<F>, slots: &[u32]) -> Result<u
 
 fn begun<F: Follower>(core: &Core<F>) -> Result<Vec<u32>, Unavailable> {
     let list = core.store.meta(ERASING)?.unwrap_or_default();
-    Ok(list.as_chunks::<4>().0.iter().map(|slot| u32::from_be_bytes(*slot)).collect())
+    Ok(list
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|slot| u32::from_be_bytes(*slot))
+        .collect())
 }
 
 /// Finishes what an interrupted erasure began: steps 4 and 5.

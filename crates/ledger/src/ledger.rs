@@ -1,13 +1,13 @@
 //! The ledger itself: one data directory, open.
 
 use crate::core::{Core, LogSigner, Randomness};
+use crate::erase::{self, Erasing};
 use crate::error::{AppendError, EraseError, Notice, OpenError, ReadError, Unavailable};
 use crate::event::{self, Access, Event, Part, Wait};
 use crate::follower::{Follower, Header};
 use crate::keeper::{self, Signal};
 use crate::verify::Report;
 use crate::writer::{Job, Log};
-use crate::erase::{self, Erasing};
 use crate::{proof, snapshot, start, verify};
 use keepwell_audit::leaf::{Leaf, event_digest};
 use keepwell_audit::note::VerifierKey;

@@ -35,4 +35,4 @@ pub use event::{Access, Event, Wait};
 pub use follower::{Follower, Header, HomeKey, Kind, Placed, Plan, Replayed, SHARED, Turn};
 /// Custody and process hardening, so that the binary need not link the vault.
 pub use keepwell_vault::{Cost, Custodian, CustodyError, CustodyKind, KeyFile, Passphrase, RecoveryKey, harden};
-pub use ledger::{Config, Erased, Left, Ledger, Opened, Reach, Status};
+pub use ledger::{Config, Erased, Ledger, Left, Opened, Reach, Status};

@@ -68,9 +68,7 @@ impl<F: Follower> Ledger<F> {
             root,
         };
         let at = self.core().clock.now().0;
-        self.alone(move |log| {
-            log.append_alone(&[Leaf::Notice { at, notice }], vec![(mark.to_owned(), Vec::new())])
-        })??;
+        self.alone(move |log| log.append_alone(&[Leaf::Notice { at, notice }], vec![(mark.to_owned(), Vec::new())]))??;
         Ok(true)
     }
 

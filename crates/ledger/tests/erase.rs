@@ -10,9 +10,7 @@
 mod common;
 
 use common::*;
-use keepwell_ledger::{
-    Body, Config, EraseError, Erasing, Event, Header, Kind, ReadError, Redaction, Wait,
-};
+use keepwell_ledger::{Body, Config, EraseError, Erasing, Event, Header, Kind, ReadError, Redaction, Wait};
 use std::sync::{Arc, Mutex};
 
 /// Takes a patient out of the toy's texts, `[a,b] text`; a text with a question mark is left to a person.
@@ -46,7 +44,9 @@ impl Erasing for Act {
     }
 
     fn event(&self, copies: &[(u64, Vec<u32>)]) -> Event {
-        let parts = copies.iter().flat_map(|(rid, slots)| slots.iter().map(|s| (*s, rid.to_be_bytes().to_vec())));
+        let parts = copies
+            .iter()
+            .flat_map(|(rid, slots)| slots.iter().map(|s| (*s, rid.to_be_bytes().to_vec())));
         Event {
             kind: 9,
             actor: b"privacy officer".to_vec(),
@@ -245,10 +245,16 @@ fn what_patients_share_is_sealed_again_without_the_erased_one() {
     let two = put(&ledger, "two", &["p1", "p2"], "p1 and another");
     put(&ledger, "two", &["p1", "p2"], "again p1");
     let three = put(&ledger, "three", &["p1", "p2", "p3"], "of three");
-    ledger.append_blocking(Put::delete("three")).map_err(|e| e.to_string()).unwrap();
+    ledger
+        .append_blocking(Put::delete("three"))
+        .map_err(|e| e.to_string())
+        .unwrap();
     let other = put(&ledger, "other", &["p2"], "kept");
     let reach = ledger.erasure_reach("p1", &act()).unwrap();
-    assert_eq!((reach.own, reach.redacted, reach.destroyed, reach.pending.len()), (1, 2, 0, 0));
+    assert_eq!(
+        (reach.own, reach.redacted, reach.destroyed, reach.pending.len()),
+        (1, 2, 0, 0)
+    );
 
     let erased = ledger.erase("p1", act()).unwrap();
     let mut slots = vec![own.slot, two.slot, three.slot];
@@ -284,7 +290,10 @@ fn what_patients_share_is_sealed_again_without_the_erased_one() {
             assert_eq!(row.header.version, known.version);
             assert!(!row.text.windows(2).any(|w| w == b"p1"));
         }
-        assert_eq!(ledger.read(index["two"][1].rid).unwrap().header.prev, index["two"][0].rid);
+        assert_eq!(
+            ledger.read(index["two"][1].rid).unwrap().header.prev,
+            index["two"][0].rid
+        );
         // Those who stay see in their access log who touched what is theirs.
         let seen = ledger.access_log(other.slot, u64::MAX, 10).unwrap();
         assert!(seen.iter().any(|a| a.actor == b"privacy officer"));
@@ -322,7 +331,10 @@ fn what_rules_cannot_decide_stays_until_a_person_does() {
     put(&ledger, "both", &["p1", "p2"], "clear by now");
     let erased = ledger.erase("p1", act()).unwrap();
     assert_eq!(erased.slots.len(), 1);
-    assert_eq!((erased.pending[0].id.as_str(), erased.pending[0].type_code), ("both", 7));
+    assert_eq!(
+        (erased.pending[0].id.as_str(), erased.pending[0].type_code),
+        ("both", 7)
+    );
     drop(ledger);
     let ledger = clinic.open();
     assert!(ledger.read(both.rid).is_ok() && ledger.holds_patient("p1"));
@@ -331,7 +343,10 @@ fn what_rules_cannot_decide_stays_until_a_person_does() {
         ..act()
     };
     let erased = ledger.erase("p1", decided).unwrap();
-    assert_eq!((erased.slots.as_slice(), erased.pending.len()), ([both.slot].as_slice(), 0));
+    assert_eq!(
+        (erased.slots.as_slice(), erased.pending.len()),
+        ([both.slot].as_slice(), 0)
+    );
     assert_eq!(versions(&ledger, "both")[0].2, "[p2] somebody? p2?");
     assert!(ledger.read(both.rid).is_err() && !ledger.holds_patient("p1"));
     assert!(ledger.verify(None).unwrap().ok);

@@ -101,7 +101,10 @@ pub fn redact<'a>(t: ResourceType, mut resource: Value<'a>, patient: &str, care:
     if named {
         return Err(Doubt::Named);
     }
-    if validate(&resource, Mode::Update).iter().any(|i| i.severity >= Severity::Error) {
+    if validate(&resource, Mode::Update)
+        .iter()
+        .any(|i| i.severity >= Severity::Error)
+    {
         return Err(Doubt::Invalid);
     }
     Ok(resource)
@@ -140,12 +143,7 @@ fn strip_resource(
 }
 
 /// Whether a resource inside another stays, is to be redacted, or goes.
-fn strip_inside(
-    inside: &mut Value<'_>,
-    patient: &str,
-    care: Care<'_>,
-    gone: &mut Vec<String>,
-) -> Result<bool, Doubt> {
+fn strip_inside(inside: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &mut Vec<String>) -> Result<bool, Doubt> {
     let Some(t) = inside.str("resourceType").and_then(ResourceType::from_name) else {
         return Ok(true);
     };
@@ -250,7 +248,10 @@ fn strip_free_text(node: &mut Value<'_>, care: Care<'_>) -> Result<(), Doubt> {
                     continue;
                 }
                 if let Value::Array(items) = value {
-                    for item in items.iter_mut().filter(|i| i.get("resourceType").is_none() && is_attachment(i)) {
+                    for item in items
+                        .iter_mut()
+                        .filter(|i| i.get("resourceType").is_none() && is_attachment(i))
+                    {
                         if !decided {
                             return Err(Doubt::Attachment);
                         }
@@ -289,7 +290,9 @@ fn is_of(item: &Value<'_>, patient: &str) -> bool {
         return false;
     }
     let mut others = false;
-    each_text(item, &mut |text| others |= local_patient(text).is_some_and(|id| id != patient));
+    each_text(item, &mut |text| {
+        others |= local_patient(text).is_some_and(|id| id != patient)
+    });
     !others
 }
 
@@ -398,7 +401,10 @@ fn texts(node: &Value<'_>, act: &mut dyn FnMut(&str)) {
 
 /// A text's words of two letters or digits and more.
 fn add_words(text: &str, out: &mut Vec<String>) {
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|w| w.chars().count() > 1) {
+    for word in text
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| w.chars().count() > 1)
+    {
         let word = word.to_lowercase();
         if !out.contains(&word) {
             out.push(word);
@@ -435,7 +441,8 @@ mod tests {
         without(text, Care::Ask { names: NAMES })
     }
 
-    const MASKED: &str = r#"{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-absent-reason","valueCode":"masked"}]}"#;
+    const MASKED: &str =
+        r#"{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-absent-reason","valueCode":"masked"}]}"#;
 
     #[test]
     fn what_is_the_patients_alone_goes_and_the_rest_stays() {
@@ -482,7 +489,10 @@ mod tests {
             (r#""comment":"Mrs. LOVELACE comes later","#, Doubt::Named),
             (r#""comment":"with Ada","#, Doubt::Named),
             (r#""comment":"see Patient/gone","#, Doubt::Mentioned),
-            (r#""comment":"see https://x.org/fhir/Patient/gone/_history/1","#, Doubt::Mentioned),
+            (
+                r#""comment":"see https://x.org/fhir/Patient/gone/_history/1","#,
+                Doubt::Mentioned,
+            ),
         ] {
             assert_eq!(without(&with(more), ask), Err(doubt), "{more}");
         }

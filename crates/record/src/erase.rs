@@ -40,7 +40,14 @@ impl Rules {
         let unread = || "it cannot be read".to_owned();
         let t = ResourceType::from_code(header.type_code).ok_or_else(unread)?;
         let mut full = Vec::new();
-        assemble(t, &header.id, header.version, Timestamp(header.last_updated), text, &mut full);
+        assemble(
+            t,
+            &header.id,
+            header.version,
+            Timestamp(header.last_updated),
+            text,
+            &mut full,
+        );
         let full = std::str::from_utf8(&full).map_err(|_| unread())?;
         let value = json::parse(full).map_err(|_| unread())?;
         let care = match self.several {
@@ -133,7 +140,14 @@ impl Door {
         for v in versions {
             let opened = self.open(v.rid)?;
             let mut full = Vec::new();
-            assemble(t, patient, v.version, Timestamp(v.last_updated), &opened.text, &mut full);
+            assemble(
+                t,
+                patient,
+                v.version,
+                Timestamp(v.last_updated),
+                &opened.text,
+                &mut full,
+            );
             let value = std::str::from_utf8(&full).ok().and_then(|text| json::parse(text).ok());
             if let Some(value) = value {
                 found.get_or_insert_with(Vec::new).extend(names(&value));
@@ -147,13 +161,7 @@ impl Door {
     ///
     /// # Errors
     /// 403, 404 where nothing is held, 409 where too few ERA places can be reached (nothing was erased), 503.
-    pub async fn erase(
-        &self,
-        ctx: &Context,
-        patient: &str,
-        reason: &str,
-        several: Several,
-    ) -> Result<Erased, Refusal> {
+    pub async fn erase(&self, ctx: &Context, patient: &str, reason: &str, several: Several) -> Result<Erased, Refusal> {
         let rules = self.rules(ctx, patient, reason, several).await?;
         let access = rules.access.clone();
         match self.ledger.erase(patient, rules) {

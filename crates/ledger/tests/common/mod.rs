@@ -232,7 +232,12 @@ impl Follower for Toy {
 
     fn rows_of(&self, slot: u32) -> Vec<u64> {
         let index = self.index.lock().unwrap();
-        let mut rids: Vec<u64> = index.values().flatten().filter(|k| k.slot == slot).map(|k| k.rid).collect();
+        let mut rids: Vec<u64> = index
+            .values()
+            .flatten()
+            .filter(|k| k.slot == slot)
+            .map(|k| k.rid)
+            .collect();
         rids.sort_unstable();
         rids
     }

@@ -108,7 +108,11 @@ impl Plain {
         let copied_again = move |at: usize| {
             let row = &self.rows[at];
             let of = &self.of[&(row.version.resource_type, row.id.clone())];
-            let next = of.iter().skip_while(|o| **o != at).nth(1).map(|o| &self.rows[*o].version);
+            let next = of
+                .iter()
+                .skip_while(|o| **o != at)
+                .nth(1)
+                .map(|o| &self.rows[*o].version);
             next.is_some_and(|n| n.rid <= visible && n.version == row.version.version && n.kind == row.version.kind)
         };
         let places: Vec<usize> = match scope {
