@@ -366,7 +366,10 @@ const STEPS: [&str; 10] = [
     "announced",
 ];
 
-static TOLD: Mutex<Option<std::sync::mpsc::Sender<(String, std::sync::mpsc::Sender<()>)>>> = Mutex::new(None);
+/// A step, and how its image is said to be taken.
+type Step = (String, std::sync::mpsc::Sender<()>);
+
+static TOLD: Mutex<Option<std::sync::mpsc::Sender<Step>>> = Mutex::new(None);
 
 /// Tells the test of a step and waits until it has taken its image.
 fn told(step: &str) {

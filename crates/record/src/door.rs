@@ -254,7 +254,9 @@ impl Door {
         let mut by: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         // A chart's page is one run of rows of the same patient.
         for run in rows.chunk_by(|a, b| a.home == b.home) {
-            let Some(home) = run.first().map(|row| row.home) else { continue };
+            let Some(home) = run.first().map(|row| row.home) else {
+                continue;
+            };
             let rids = || run.iter().map(|row| row.rid);
             if homes.owners.contains_key(&home) {
                 by.entry(home).or_default().extend(rids());
