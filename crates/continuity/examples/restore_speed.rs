@@ -62,6 +62,7 @@ fn main() -> Result<(), ContinuityError> {
     let options = BackupOptions {
         origin: "measure",
         signer: &key,
+        retired: &[],
     };
     let made = backup(&store, &at("backup"), &options, &mut |_| ())?;
     println!(

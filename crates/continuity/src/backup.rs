@@ -23,6 +23,8 @@ pub struct Options<'a> {
     pub origin: &'a str,
     /// Signs the checkpoint of the transaction and the manifest.
     pub signer: &'a dyn Signer,
+    /// Keys that signed earlier backups of this log: their full segments are taken over.
+    pub retired: &'a [VerifierKey],
 }
 
 /// A finished backup.
@@ -52,7 +54,7 @@ pub fn backup(
 ) -> Result<Backup, ContinuityError> {
     let view = store.view()?;
     let (size, last_rid) = (view.size()?, view.last_rid()?);
-    let earlier = earlier_segments(target, options.signer);
+    let earlier = earlier_segments(target, options);
     let mut cut = Cut {
         view: &view,
         target,
@@ -123,9 +125,10 @@ fn frontier(view: &View<'_>, size: u64) -> Result<Frontier, ContinuityError> {
     }
 }
 
-/// Segments of the newest backup in the folder that this signer signed.
-fn earlier_segments(target: &Path, signer: &dyn Signer) -> Vec<Segment> {
-    let trusted: Vec<VerifierKey> = VerifierKey::of(signer).into_iter().collect();
+/// Segments of the newest backup in the folder that this log signed.
+fn earlier_segments(target: &Path, options: &Options<'_>) -> Vec<Segment> {
+    let own = VerifierKey::of(options.signer);
+    let trusted: Vec<VerifierKey> = own.into_iter().chain(options.retired.iter().cloned()).collect();
     let newest = restore::open_manifest(target, None, &trusted);
     newest.map(|(manifest, _)| manifest.segments).unwrap_or_default()
 }

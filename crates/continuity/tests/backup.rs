@@ -135,6 +135,7 @@ impl Clinic {
             &BackupOptions {
                 origin: ORIGIN,
                 signer: &key,
+                retired: &[],
             },
             &mut |_| (),
         )
@@ -302,6 +303,7 @@ fn a_backup_under_write_load_is_one_moment_of_the_store() {
                 &BackupOptions {
                     origin: ORIGIN,
                     signer: &key,
+                    retired: &[],
                 },
                 &mut |_| (),
             )
@@ -395,6 +397,7 @@ fn a_forged_backup_is_refused() {
         &BackupOptions {
             origin: ORIGIN,
             signer: &other,
+            retired: &[],
         },
         &mut |_| (),
     )

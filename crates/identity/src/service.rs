@@ -34,8 +34,6 @@ pub struct Parts {
     pub documents: Arc<dyn Documents>,
     /// Signs tokens.
     pub key: Arc<dyn TokenKey>,
-    /// Public token keys that no longer sign.
-    pub retired: Vec<[u8; 32]>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -110,7 +108,7 @@ impl Identity {
     /// # Errors
     /// Documents cannot be read, or are damaged.
     pub fn open(parts: Parts) -> Result<Self, DocumentError> {
-        let tokens = Tokens::new(&parts.issuer, parts.key, &parts.retired);
+        let tokens = Tokens::new(&parts.issuer, parts.key);
         let now = parts.clock.now();
         for (id, text) in parts.documents.list(REVOCATION)? {
             let kept: Revocation = serde_json::from_str(&text).map_err(|_| DocumentError::Unavailable)?;
@@ -435,6 +433,11 @@ impl Identity {
             return Err(Fault::Rule("there is no such session"));
         }
         Ok(self.documents.log(by, action, true).await?)
+    }
+
+    /// Goes on with the token keys as they are after a rotation.
+    pub fn renew_keys(&self) {
+        self.tokens.renew();
     }
 
     /// Forgets sessions and verified tokens, for `keys seal`.

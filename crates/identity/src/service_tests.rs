@@ -112,7 +112,6 @@ fn identity(shelf: &Arc<Shelf>, clock: &Arc<Watch>) -> Arc<Identity> {
         engine: Arc::new(Engine::load().unwrap()),
         documents: shelf.clone(),
         key: Arc::new(MemoryKey::new(1)),
-        retired: Vec::new(),
         clock: clock.clone(),
         entropy: Arc::new(Dice::default()),
     };
@@ -529,8 +528,11 @@ fn a_key_that_is_not_there_issues_nothing() {
         fn public(&self) -> [u8; 32] {
             [7; 32]
         }
+        fn retired(&self) -> Vec<[u8; 32]> {
+            Vec::new()
+        }
     }
-    let tokens = Tokens::new("x", Arc::new(Gone), &[]);
+    let tokens = Tokens::new("x", Arc::new(Gone));
     let mut wish = wanted("nurse-1", Role::Nurse, &[]);
     wish.ttl_s = PERSON_TTL_MAX_S;
     assert!(matches!(

@@ -43,8 +43,11 @@ pub trait TokenKey: Send + Sync {
     /// The server is sealed.
     fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyUnavailable>;
 
-    /// The public half; the same as long as the key lives.
+    /// The public half; another one after a rotation.
     fn public(&self) -> [u8; 32];
+
+    /// The public halves of earlier keys whose tokens are still accepted until they expire.
+    fn retired(&self) -> Vec<[u8; 32]>;
 }
 
 /// The token key cannot sign now.
@@ -197,23 +200,54 @@ impl State {
 pub struct Tokens {
     issuer: String,
     signer: Arc<dyn TokenKey>,
-    keys: Vec<Key>,
+    keys: RwLock<Vec<Key>>,
     state: RwLock<State>,
 }
 
 impl Tokens {
-    /// Tokens of the installation `issuer`, signed by `signer`; those of the `retired` public keys are still accepted
-    /// until they expire.
+    /// Tokens of the installation `issuer`, signed by `signer`; those of its retired keys are accepted until they expire.
     #[must_use]
-    pub fn new(issuer: &str, signer: Arc<dyn TokenKey>, retired: &[[u8; 32]]) -> Self {
-        let mut keys = vec![Key::new(signer.public())];
-        keys.extend(retired.iter().copied().map(Key::new));
-        Self {
+    pub fn new(issuer: &str, signer: Arc<dyn TokenKey>) -> Self {
+        let tokens = Self {
             issuer: issuer.to_owned(),
             signer,
-            keys,
+            keys: RwLock::default(),
             state: RwLock::default(),
+        };
+        tokens.renew();
+        tokens
+    }
+
+    /// Asks the signer which keys count, and forgets what was verified with others. After a rotation.
+    pub fn renew(&self) {
+        let publics = std::iter::once(self.signer.public()).chain(self.signer.retired());
+        let mut keys = self.keys.write();
+        *keys = publics.map(Key::new).collect();
+        self.state.write().cache.clear();
+    }
+
+    /// Puts header and signature around a token's body.
+    fn signed(&self, body: &str) -> Result<String, Refused> {
+        for _ in 0..4 {
+            let public = self.signer.public();
+            let header = {
+                let keys = self.keys.read();
+                keys.iter().find(|k| k.public == public).map(|k| k.header.clone())
+            };
+            let Some(header) = header else {
+                self.renew();
+                continue;
+            };
+            let mut token = format!("{header}.{body}");
+            let signature = self.signer.sign(token.as_bytes())?;
+            // Where the key was rotated in between the signature may be of another than the header's.
+            if self.signer.public() == public {
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+                return Ok(token);
+            }
         }
+        Err(Refused::Key(KeyUnavailable))
     }
 
     /// Issues a token. Whether the one who asks may is decided before, by policy.
@@ -224,7 +258,6 @@ impl Tokens {
         if let Some(fault) = fault(wanted) {
             return Err(Refused::Rule(fault));
         }
-        let key = self.keys.first().ok_or(KeyUnavailable)?;
         let iat = now.0.div_euclid(1000);
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -239,10 +272,7 @@ impl Tokens {
             jti: random_id::<16>(entropy)?,
         };
         let body = serde_json::to_vec(&claims).map_err(|_| Refused::Rule("the claims cannot be written"))?;
-        let mut token = format!("{}.{}", key.header, URL_SAFE_NO_PAD.encode(body));
-        let signature = self.signer.sign(token.as_bytes())?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        let token = self.signed(&URL_SAFE_NO_PAD.encode(body))?;
         if token.len() > MAX_TOKEN {
             return Err(Refused::Rule("too many scopes for one token"));
         }
@@ -318,12 +348,15 @@ impl Tokens {
         else {
             return Err(Invalid::Malformed);
         };
-        let key = self.keys.iter().find(|k| k.header == header).ok_or(Invalid::Header)?;
+        let public = {
+            let keys = self.keys.read();
+            keys.iter().find(|k| k.header == header).ok_or(Invalid::Header)?.public
+        };
         // The engine refuses padding, line breaks and trailing bits: one token has one spelling.
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Invalid::Malformed)?;
         let body_bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| Invalid::Malformed)?;
         let signed = token.get(..header.len() + 1 + body.len()).ok_or(Invalid::Malformed)?;
-        UnparsedPublicKey::new(&ED25519, key.public)
+        UnparsedPublicKey::new(&ED25519, public)
             .verify(signed.as_bytes(), &signature)
             .map_err(|_| Invalid::Signature)?;
         // serde refuses unknown and repeated members.

@@ -4,11 +4,17 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 /// A token key in memory, made from a seed.
-pub(crate) struct MemoryKey(Ed25519KeyPair);
+pub(crate) struct MemoryKey(Ed25519KeyPair, Vec<[u8; 32]>);
 
 impl MemoryKey {
     pub(crate) fn new(seed: u8) -> Self {
-        Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
+        Self(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap(), Vec::new())
+    }
+
+    /// The same, after those of `seeds`.
+    fn after(mut self, seeds: &[u8]) -> Self {
+        self.1 = seeds.iter().map(|seed| Self::new(*seed).public()).collect();
+        self
     }
 }
 
@@ -20,13 +26,17 @@ impl TokenKey for MemoryKey {
     fn public(&self) -> [u8; 32] {
         self.0.public_key().as_ref().try_into().unwrap()
     }
+
+    fn retired(&self) -> Vec<[u8; 32]> {
+        self.1.clone()
+    }
 }
 
 const ISSUER: &str = "urn:keepwell:test";
 const NOW: Timestamp = Timestamp(START);
 
 fn tokens() -> Tokens {
-    Tokens::new(ISSUER, Arc::new(MemoryKey::new(1)), &[])
+    Tokens::new(ISSUER, Arc::new(MemoryKey::new(1)))
 }
 
 fn wish(role: Role, scopes: &[&str]) -> Wanted {
@@ -162,10 +172,48 @@ fn wishes_against_the_rules_are_refused() {
 #[test]
 fn after_a_rotation_old_tokens_hold_while_their_key_is_kept() {
     let issued = issue(&tokens(), &wish(Role::Nurse, &[]));
-    let kept = Tokens::new(ISSUER, Arc::new(MemoryKey::new(2)), &[MemoryKey::new(1).public()]);
+    let kept = Tokens::new(ISSUER, Arc::new(MemoryKey::new(2).after(&[1])));
     assert!(kept.verify(&issued.token, NOW).is_ok());
-    let dropped = Tokens::new(ISSUER, Arc::new(MemoryKey::new(2)), &[]);
+    let dropped = Tokens::new(ISSUER, Arc::new(MemoryKey::new(2)));
     assert_eq!(dropped.verify(&issued.token, NOW).err(), Some(Invalid::Header));
+}
+
+/// A key that is rotated while tokens are issued and verified.
+struct Turning(parking_lot::Mutex<MemoryKey>);
+
+impl TokenKey for Turning {
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], KeyUnavailable> {
+        self.0.lock().sign(message)
+    }
+
+    fn public(&self) -> [u8; 32] {
+        self.0.lock().public()
+    }
+
+    fn retired(&self) -> Vec<[u8; 32]> {
+        self.0.lock().retired()
+    }
+}
+
+#[test]
+fn a_rotation_under_way_neither_breaks_tokens_nor_keeps_verified_ones_of_a_dropped_key() {
+    let key = Arc::new(Turning(parking_lot::Mutex::new(MemoryKey::new(1))));
+    let tokens = Tokens::new(ISSUER, Arc::clone(&key) as Arc<dyn TokenKey>);
+    let first = issue(&tokens, &wish(Role::Nurse, &[]));
+    assert!(tokens.verify(&first.token, NOW).is_ok());
+    *key.0.lock() = MemoryKey::new(2).after(&[1]);
+    // Nobody has told the tokens of it yet.
+    let second = issue(&tokens, &wish(Role::Nurse, &[]));
+    assert!(tokens.verify(&first.token, NOW).is_ok() && tokens.verify(&second.token, NOW).is_ok());
+    *key.0.lock() = MemoryKey::new(3);
+    tokens.renew();
+    for token in [&first.token, &second.token] {
+        assert_eq!(
+            tokens.verify(token, NOW).err(),
+            Some(Invalid::Header),
+            "not even from the cache"
+        );
+    }
 }
 
 #[test]

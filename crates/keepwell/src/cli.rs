@@ -305,6 +305,9 @@ pub struct KeysRotate {
     /// File with the new passphrase: replaces the one before.
     #[arg(long)]
     pub new_passphrase_file: Option<PathBuf>,
+    /// Void every token issued before; without this they are honoured until they end.
+    #[arg(long)]
+    pub end_tokens: bool,
 }
 
 /// `erase`

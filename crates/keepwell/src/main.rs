@@ -169,6 +169,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Keys::Unseal(a) => (a, Op::KeysUnseal),
                 Keys::Rotate(a) => {
                     let new = a.new_passphrase_file.map(std::path::absolute).transpose()?;
+                    let end_tokens = a.end_tokens;
                     (
                         cli::AtData {
                             data: a.data,
@@ -176,6 +177,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                         },
                         Op::KeysRotate {
                             new_passphrase_file: new,
+                            end_tokens,
                         },
                     )
                 }

@@ -57,10 +57,12 @@ pub enum Op {
     },
     /// State of the keys.
     KeysStatus,
-    /// New generations; a new passphrase, if given.
+    /// All keys anew; for a new passphrase, if given.
     KeysRotate {
         /// File with the new passphrase.
         new_passphrase_file: Option<PathBuf>,
+        /// Tokens signed before are void.
+        end_tokens: bool,
     },
     /// Erase a patient.
     Erase {
@@ -144,7 +146,8 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
                 keepwell_continuity::export_log(ledger.store(), &to, origin, signer, &mut |_| {})
             })?;
             // Lets a reader find accidental damage; against a forger, compare with a key kept elsewhere (`--key`).
-            std::fs::write(to.join("key"), ledger.verifier_key() + "\n")?;
+            let keys: Vec<String> = ledger.verifier_keys().iter().map(|key| format!("{key}\n")).collect();
+            std::fs::write(to.join("key"), keys.concat())?;
             Ok(json!({
                 "entries": String::from_utf8_lossy(&note).lines().nth(1).unwrap_or_default(),
                 "to": to,
@@ -175,7 +178,10 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
                 .map_err(refused)?;
             Ok(status(site))
         }
-        Op::KeysRotate { new_passphrase_file } => {
+        Op::KeysRotate {
+            new_passphrase_file,
+            end_tokens,
+        } => {
             site.door
                 .authorize_system(&ctx, Action::KeysRotate)
                 .await
@@ -184,13 +190,20 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
                 .record_act(&ctx, Action::KeysRotate, 0, "")
                 .await
                 .map_err(refused)?;
-            if let Some(file) = new_passphrase_file {
-                let new = keepwell_vault::Passphrase::from_file(&file)
-                    .with_context(|| format!("cannot read `{}`", file.display()))?;
-                site.door.ledger().rotate_custody(&new)?;
+            let recovery = site.rotate(new_passphrase_file.as_deref(), end_tokens)?;
+            let mut said = status(site);
+            if let Some(members) = said.as_object_mut() {
+                members.insert("recoveryKey".to_owned(), Value::from(recovery));
+                members.insert("key".to_owned(), Value::from(site.door.ledger().verifier_key()));
+                members.insert(
+                    "note".to_owned(),
+                    Value::from(
+                        "write the recovery key down, it is shown once and the one before opens nothing; copies of the \
+                         keyring made before now open nothing: copy it anew; keep the new verifier key with the old one",
+                    ),
+                );
             }
-            site.door.ledger().rotate_keys()?;
-            Ok(status(site))
+            Ok(said)
         }
         Op::Erase {
             patient,
@@ -331,8 +344,13 @@ async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow
         .await
         .map_err(refused)?;
     let ledger = site.door.ledger();
+    let keys = ledger.verifier_keys();
     let done = ledger.with_signer(|origin, signer| {
-        let options = keepwell_continuity::BackupOptions { origin, signer };
+        let options = keepwell_continuity::BackupOptions {
+            origin,
+            signer,
+            retired: &keys,
+        };
         keepwell_continuity::backup(ledger.store(), to, &options, &mut |_| {})
     })?;
     // After the segments: a keyring that is newer than the rows opens them all, an older one might not.

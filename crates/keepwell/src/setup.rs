@@ -247,15 +247,16 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
         None => Vec::new(),
     };
     let own = std::fs::read_to_string(export.join("key")).ok();
+    // One a line: a log whose key was rotated has several.
     let trusted: Vec<_> = key
-        .or(own.as_deref().map(str::trim))
+        .or(own.as_deref())
+        .into_iter()
+        .flat_map(str::split_whitespace)
         .map(|k| {
             keepwell_audit::note::VerifierKey::parse(k)
                 .context("the verifier key (--key, or `key` in the export) is not one")
         })
-        .transpose()?
-        .into_iter()
-        .collect();
+        .collect::<Result<_, _>>()?;
     if trusted.is_empty() {
         bail!("there is no verifier key: the export's file `key` is missing; give --key with one kept elsewhere");
     }
@@ -311,9 +312,10 @@ pub fn restore(a: &Restore) -> anyhow::Result<()> {
     settings.write(&dir)?;
     let site = Site::open(&dir, &a.unlock, None)?;
     if let Some(path) = &a.new_passphrase_file {
-        let new =
-            keepwell_vault::Passphrase::from_file(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        site.door.ledger().rotate_custody(&new)?;
+        let recovery = site.rotate(Some(path), false)?;
+        say(&format!(
+            "new recovery key, shown once; the one before opens nothing now:\n{recovery}"
+        ));
     }
     let report = site.door.ledger().verify(None)?;
     site.door.ledger().stop();

@@ -20,6 +20,8 @@ pub struct Site {
     pub dir: PathBuf,
     /// Its settings.
     pub settings: Settings,
+    /// How it was unlocked.
+    pub unlock: Unlock,
     /// The way to patient data.
     pub door: Arc<Door>,
     /// Who is asking.
@@ -143,16 +145,36 @@ impl Site {
             engine,
             documents: Arc::new(DoorDocuments(Arc::clone(&door))),
             key: Arc::new(DoorKey(Arc::clone(&door))),
-            retired: Vec::new(),
             clock,
             entropy: Arc::new(SystemEntropy),
         })?);
         Ok(Self {
             dir: dir.to_owned(),
             settings,
+            unlock: unlock.clone(),
             door,
             identity,
         })
+    }
+
+    /// Rotates every key, for the secret in `new_passphrase` or the one that unlocks today. The new recovery key, to be
+    /// shown once.
+    ///
+    /// # Errors
+    /// The secret cannot be read, or too few ERA places are there.
+    pub fn rotate(&self, new_passphrase: Option<&Path>, end_tokens: bool) -> anyhow::Result<String> {
+        let custodian: Arc<dyn Custodian> = match new_passphrase {
+            Some(path) => {
+                Arc::new(Passphrase::from_file(path).with_context(|| format!("cannot read `{}`", path.display()))?)
+            }
+            None if self.unlock.recovery_key_file.is_some() => {
+                bail!("unlocked by the recovery key: say what is to unlock from now on with --new-passphrase-file")
+            }
+            None => Arc::from(custodian(&self.dir, &self.settings, &self.unlock)?),
+        };
+        let recovery = self.door.ledger().rotate(custodian, end_tokens)?;
+        self.identity.renew_keys();
+        Ok(recovery.print().to_string())
     }
 
     /// The request facts of a named job of this installation.
@@ -256,5 +278,9 @@ impl TokenKey for DoorKey {
 
     fn public(&self) -> [u8; 32] {
         self.0.ledger().token_public_key()
+    }
+
+    fn retired(&self) -> Vec<[u8; 32]> {
+        self.0.ledger().token_retired_keys()
     }
 }

@@ -150,9 +150,9 @@ pub enum Notice {
     ClockSetBack(i64),
     /// These many rows do not open and are left out; the rest is served.
     DamagedRows(u64),
-    /// An erasure interrupted earlier was finished now.
+    /// An erasure or rotation interrupted earlier was finished now.
     ErasureFinished,
-    /// An interrupted erasure that had not yet taken effect was undone; ask for it again.
+    /// An interrupted erasure or rotation that had not yet taken effect was undone; ask for it again.
     ErasureUndone,
     /// An erasure was begun and cannot be finished: too few ERA places. The patient's rows still open.
     ErasurePending {

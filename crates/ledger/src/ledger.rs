@@ -8,7 +8,7 @@ use crate::follower::{Follower, Header};
 use crate::keeper::{self, Signal};
 use crate::verify::Report;
 use crate::writer::{Job, Log};
-use crate::{proof, snapshot, start, verify};
+use crate::{proof, rotate, snapshot, start, verify};
 use keepwell_audit::leaf::{Leaf, event_digest};
 use keepwell_audit::note::VerifierKey;
 use keepwell_model::time::{Clock, Entropy, Timestamp};
@@ -456,12 +456,16 @@ impl<F: Follower> Ledger<F> {
         self.core.vault.token_public()
     }
 
-    /// 16 secret bytes for the index's keyed hash, the same at every start.
-    ///
-    /// # Errors
-    /// The ledger is sealed.
-    pub fn index_seed(&self) -> Result<[u8; 16], Unavailable> {
-        Ok(self.core.vault.index_seed()?)
+    /// The public halves of earlier token keys that are still honoured.
+    #[must_use]
+    pub fn token_retired_keys(&self) -> Vec<[u8; 32]> {
+        self.core.vault.token_retired()
+    }
+
+    /// The public keys that checkpoints of this log were signed with, today's first, as C2SP verifier keys.
+    #[must_use]
+    pub fn verifier_keys(&self) -> Vec<VerifierKey> {
+        rotate::log_keys(&self.core.vault, &self.core.origin)
     }
 
     /// Seals a short text (a paging cursor, a login link) under the organisation's key; `context` must be given
@@ -585,20 +589,14 @@ impl<F: Follower> Ledger<F> {
         }
     }
 
-    /// Replaces the unlock slot of the custodian's kind by `new` (root re-wrap).
+    /// Rotates every key, for the custodian given (with today's secret or a new one) and a new recovery key, which is shown
+    /// once. Older copies of the keyring open nothing from then on. Requests go on meanwhile; what was sealed before is not
+    /// sealed again. With `end_tokens` no token signed before is honoured.
     ///
     /// # Errors
-    /// The keyring could not be written; the old one still opens.
-    pub fn rotate_custody(&self, new: &dyn Custodian) -> Result<(), Unavailable> {
-        Ok(self.core.vault.set_custody(new)?)
-    }
-
-    /// New generations of the organisation's keys and of all slots for new rows. Requests go on meanwhile.
-    ///
-    /// # Errors
-    /// The keyring could not be written; the old generations go on.
-    pub fn rotate_keys(&self) -> Result<(), Unavailable> {
-        Ok(self.core.vault.rotate()?)
+    /// Too few ERA places (nothing was changed), or a file could not be written: the next start finishes or undoes it.
+    pub fn rotate(&self, custodian: Arc<dyn Custodian>, end_tokens: bool) -> Result<RecoveryKey, Unavailable> {
+        self.alone(move |log| rotate::rotate(log, custodian.as_ref(), end_tokens))?
     }
 
     /// Verifies the running log: one moment of it, beside the writer.

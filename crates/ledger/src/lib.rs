@@ -21,6 +21,7 @@ mod keeper;
 mod ledger;
 mod lookup;
 mod proof;
+mod rotate;
 mod row;
 mod snapshot;
 mod start;

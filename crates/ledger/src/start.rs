@@ -145,13 +145,15 @@ pub(crate) struct Tip {
     pub(crate) head: Head,
     pub(crate) last_rid: u64,
     pub(crate) newest: Timestamp,
+    /// The newest checkpoint is signed by an earlier key: a rotation is to be finished.
+    pub(crate) signed_before: bool,
 }
 
 /// Reads the tip: the newest signed checkpoint, and the entries after it.
-pub(crate) fn tip(store: &Store, key: &VerifierKey, origin: &str) -> Result<Tip, OpenError> {
+pub(crate) fn tip(store: &Store, keys: &[VerifierKey], origin: &str) -> Result<Tip, OpenError> {
     let view = store.view()?;
     let record = view.last_checkpoint()?.ok_or(OpenError::Forked)?;
-    let checkpoint = Checkpoint::open(&record.note, std::slice::from_ref(key)).map_err(|_| OpenError::Forked)?;
+    let checkpoint = Checkpoint::open(&record.note, keys).map_err(|_| OpenError::Forked)?;
     let mut frontier = Frontier::from_bytes(&record.frontier).map_err(|_| OpenError::Forked)?;
     if checkpoint.origin != origin || checkpoint.size != frontier.size() || checkpoint.root != frontier.root() {
         return Err(OpenError::Forked);
@@ -179,6 +181,7 @@ pub(crate) fn tip(store: &Store, key: &VerifierKey, origin: &str) -> Result<Tip,
     if frontier.size() != size {
         return Err(OpenError::Forked);
     }
+    let signed_before = Checkpoint::open(&record.note, keys.get(..1).unwrap_or_default()).is_err();
     Ok(Tip {
         frontier,
         head: Head {
@@ -187,13 +190,14 @@ pub(crate) fn tip(store: &Store, key: &VerifierKey, origin: &str) -> Result<Tip,
         },
         last_rid: view.last_rid()?,
         newest,
+        signed_before,
     })
 }
 
 /// Compares the log with a checkpoint file kept beside or outside it.
-fn compare_checkpoint(path: &Path, key: &VerifierKey, tip: &Tip) -> Result<(), OpenError> {
+fn compare_checkpoint(path: &Path, keys: &[VerifierKey], tip: &Tip) -> Result<(), OpenError> {
     let Ok(note) = std::fs::read(path) else { return Ok(()) };
-    let Ok(checkpoint) = Checkpoint::open(&note, std::slice::from_ref(key)) else {
+    let Ok(checkpoint) = Checkpoint::open(&note, keys) else {
         return Ok(());
     };
     if checkpoint.size > tip.frontier.size() {
@@ -236,10 +240,10 @@ pub(crate) fn open<F: Follower>(
     };
     let (store, writer) = Store::open(&config.dir, options)?;
     let origin = origin_of(&store)?;
-    let key = VerifierKey::new(&origin, vault.log_public()).ok_or(OpenError::Forked)?;
-    let tip = tip(&store, &key, &origin)?;
+    let keys = crate::rotate::log_keys(&vault, &origin);
+    let tip = tip(&store, &keys, &origin)?;
     for path in std::iter::once(&config.dir.join("checkpoint")).chain(&config.checkpoint_copy) {
-        compare_checkpoint(path, &key, &tip)?;
+        compare_checkpoint(path, &keys, &tip)?;
     }
     let keyring = match store.meta(KEYRING)?.as_deref().map(<[u8; 8]>::try_from) {
         Some(Ok(revision)) => u64::from_be_bytes(revision),
@@ -329,6 +333,7 @@ fn start_log<F: Follower>(
     rid_floor: u64,
     keyring: u64,
 ) -> Result<Log<F>, OpenError> {
+    let signed_before = tip.signed_before;
     let mut log = Log {
         core: Arc::clone(core),
         writer,
@@ -343,6 +348,11 @@ fn start_log<F: Follower>(
     let behind = log.newest.0.saturating_sub(core.clock.now().0);
     if log.newest.0 > i64::MIN && behind > 0 {
         core.notice(Notice::ClockSetBack(behind));
+    }
+    if signed_before {
+        // One from before a rotation opens no more; verify would name it.
+        snapshot::remove(&core.config.dir);
+        crate::rotate::hand_over(&mut log).map_err(|e| OpenError::Store(e.to_string()))?;
     }
     match crate::erase::finish(&mut log) {
         Ok(()) => {}

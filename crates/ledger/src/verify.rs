@@ -134,6 +134,8 @@ struct Checks<'a> {
     blanked: HashSet<u64>,
     /// Rows that are copies of earlier ones, as their leaves say.
     copies: HashSet<u64>,
+    /// The newest checkpoint is signed by an earlier key than today's: a rotation is not finished.
+    handing_over: bool,
     frontier: Frontier,
 }
 
@@ -149,6 +151,7 @@ pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &
         digests: Vec::new(),
         blanked: HashSet::new(),
         copies: HashSet::new(),
+        handing_over: false,
         frontier: Frontier::new(),
     };
     for problem in store.integrity()? {
@@ -194,17 +197,20 @@ impl Checks<'_> {
             Err(e) => return Err(e),
         };
         let view = store.view()?;
-        let key = match self.vault {
-            Some(vault) => Some(vault.log_public()),
-            None => first_signing_key(store)?,
+        let keys = match self.vault {
+            Some(vault) => crate::rotate::log_keys(vault, &origin),
+            None => named_keys(store, &origin)?,
         };
-        let Some(key) = key.and_then(|key| VerifierKey::new(&origin, key)) else {
+        if keys.is_empty() {
             self.report.finding("no entry names the signing key".to_owned());
             return Ok(());
-        };
+        }
         let newest = view.last_checkpoint()?;
         match &newest {
-            Some(record) => self.milestone("the database's checkpoint", &record.note, &key, &origin),
+            Some(record) => {
+                self.milestone("the database's checkpoint", &record.note, &keys, &origin);
+                self.handing_over = Checkpoint::open(&record.note, keys.get(..1).unwrap_or_default()).is_err();
+            }
             None => self.report.finding("the database holds no checkpoint".to_owned()),
         }
         if let (Some(record), Some(milestone)) = (&newest, self.milestones.first()) {
@@ -216,12 +222,12 @@ impl Checks<'_> {
             }
         }
         if let Ok(note) = std::fs::read(dir.join("checkpoint")) {
-            self.milestone("the checkpoint file", &note, &key, &origin);
+            self.milestone("the checkpoint file", &note, &keys, &origin);
         }
         for path in outside {
             match std::fs::read(path) {
                 Ok(note) => {
-                    self.milestone("the outside checkpoint", &note, &key, &origin);
+                    self.milestone("the outside checkpoint", &note, &keys, &origin);
                     self.report.checkpoint_compared = true;
                 }
                 Err(_) => self.report.finding("the outside checkpoint cannot be read".to_owned()),
@@ -230,8 +236,8 @@ impl Checks<'_> {
         Ok(())
     }
 
-    fn milestone(&mut self, name: &'static str, note: &[u8], key: &VerifierKey, origin: &str) {
-        match Checkpoint::open(note, std::slice::from_ref(key)) {
+    fn milestone(&mut self, name: &'static str, note: &[u8], keys: &[VerifierKey], origin: &str) {
+        match Checkpoint::open(note, keys) {
             Ok(checkpoint) if checkpoint.origin == origin => {
                 self.milestones.push(Milestone {
                     name,
@@ -378,8 +384,9 @@ impl Checks<'_> {
     }
 
     fn snapshot(&mut self, dir: &Path, last_rid: u64) {
-        // An interrupted erasure leaves the snapshot of before, whose key is gone; the next start removes it.
-        let Some(vault) = self.vault.filter(|vault| vault.unannounced().is_empty()) else {
+        // An interrupted erasure or rotation leaves the snapshot of before, whose key is gone; the next start removes it.
+        let settled = |vault: &&Vault| vault.unannounced().is_empty() && !self.handing_over;
+        let Some(vault) = self.vault.filter(settled) else {
             return;
         };
         match snapshot::check(dir, vault) {
@@ -394,20 +401,25 @@ impl Checks<'_> {
     }
 }
 
-/// The signing key that the log's first entries name.
-fn first_signing_key(store: &Store) -> Result<Option<[u8; 32]>, OpenError> {
-    let mut key = None;
-    store.view()?.entries(0..=15, |entry| -> Result<(), OpenError> {
-        if let Ok(Leaf::Notice {
-            notice: Notice::SigningKey { public },
-            ..
-        }) = Leaf::from_bytes(entry.entry)
-        {
-            key = Some(public);
-        }
-        Ok(())
-    })?;
-    Ok(key)
+/// The signing keys that the log itself names, newest first.
+fn named_keys(store: &Store, origin: &str) -> Result<Vec<VerifierKey>, OpenError> {
+    let mut keys = Vec::new();
+    let view = store.view()?;
+    let size = view.size()?;
+    if size > 0 {
+        view.entries(0..=size - 1, |entry| -> Result<(), OpenError> {
+            if let Ok(Leaf::Notice {
+                notice: Notice::SigningKey { public },
+                ..
+            }) = Leaf::from_bytes(entry.entry)
+            {
+                keys.extend(VerifierKey::new(origin, public));
+            }
+            Ok(())
+        })?;
+    }
+    keys.reverse();
+    Ok(keys)
 }
 
 /// Version chains: each row's `prev` is the resource's newest row so far.

@@ -295,7 +295,7 @@ fn notes_open_only_in_their_context_and_here() {
     }
     assert!(ledger.open_note(b"", &[]).is_none());
     here.clock.0.fetch_add(7_200_000, Ordering::SeqCst);
-    ledger.rotate_keys().unwrap();
+    ledger.rotate(Arc::new(here.key()), false).unwrap();
     assert!(
         ledger.open_note(b"dr. grey, /Patient", &sealed).is_some(),
         "later and after a rotation"
@@ -330,7 +330,7 @@ fn rotation_goes_on_under_load_and_everything_still_opens() {
             });
         }
         for _ in 0..3 {
-            ledger.rotate_keys().unwrap();
+            ledger.rotate(Arc::new(clinic.key()), false).unwrap();
         }
     });
     let last = put(&ledger, "last", &["p1"], "x");

@@ -15,6 +15,13 @@ use zeroize::Zeroizing;
 /// The key everything else is wrapped under (together with the ERA). Never stored in the clear.
 pub struct Root(pub(crate) Key);
 
+impl Root {
+    /// The same root once more, for a keyring that is wrapped anew under it.
+    pub(crate) fn copy(&self) -> Self {
+        Self(Key(self.0.0.clone()))
+    }
+}
+
 /// A kind of custodian, as stored in the keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -21,17 +21,23 @@ pub(crate) enum Purpose {
     TokenSigning = 3,
     /// The AES key of `key_ref`.
     KeyRef = 4,
+    /// Public half of an earlier log-signing key.
+    RetiredLog = 5,
+    /// Public half of an earlier token-signing key.
+    RetiredToken = 6,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 4] = [Self::Organisation, Self::LogSigning, Self::TokenSigning, Self::KeyRef];
+    /// What every keyring holds from the beginning.
+    pub(crate) const FIRST: [Self; 4] = [Self::Organisation, Self::LogSigning, Self::TokenSigning, Self::KeyRef];
 
     fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| *p as u8 == code)
+        let retired = [Self::RetiredLog, Self::RetiredToken];
+        Self::FIRST.into_iter().chain(retired).find(|p| *p as u8 == code)
     }
 }
 
-/// A wrapped key of the organisation. Generations count from 1 in the order of the list.
+/// A wrapped key of the organisation. Generations count from 1 in the order of the list; retired public keys likewise.
 #[derive(Clone)]
 pub(crate) struct Named {
     pub(crate) purpose: Purpose,

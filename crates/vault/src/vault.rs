@@ -13,6 +13,9 @@
 //! 4. The old ERA is overwritten in every place. A place that cannot be reached is listed as pending in the keyring and
 //!    tried again at every start.
 //!
+//! A rotation goes the same way, with a new ROOT beside ERA' and no slot destroyed: what an older copy of the keyring
+//! opens with, its ROOT and its ERA, is gone.
+//!
 //! A crash before 2 is whole leaves a stray ERA' that the next start overwrites (undone). A crash after it leaves a
 //! valid `keyring.next` whose ERA is in place: the next start goes on with step 3 by the same code (finished).
 
@@ -210,11 +213,27 @@ pub struct KeyStatus {
 
 struct State {
     keyring: Keyring,
-    era: Key,
-    wrapping: Key,
+    live: Live,
     by_id: HashMap<[u8; 8], u32>,
     /// The first slot not handed out by this process.
     next: u32,
+}
+
+/// What the keyring's wraps give: changes as a whole with ROOT or ERA.
+struct Live {
+    root: Root,
+    authenticator: hmac::Key,
+    era: Key,
+    wrapping: Key,
+    key_refs: Vec<KeyRef>,
+    log: Signing,
+    token: Signing,
+}
+
+/// A signing key, and the public halves of those before it.
+struct Signing {
+    key: Ed25519KeyPair,
+    retired: Vec<[u8; 32]>,
 }
 
 /// One generation of the key that hides which slot a row belongs to.
@@ -227,13 +246,8 @@ struct KeyRef {
 pub struct Vault {
     paths: Paths,
     org: [u8; 16],
-    root: Root,
-    authenticator: hmac::Key,
     state: RwLock<State>,
     cache: Cache,
-    key_refs: Vec<KeyRef>,
-    log_key: Ed25519KeyPair,
-    token_key: Ed25519KeyPair,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -340,7 +354,7 @@ impl Vault {
         let recovery = RecoveryKey::generate(entropy)?;
         let wrapping = wrapping_key(&root, &era, &org)?;
         let mut named = Vec::new();
-        for purpose in Purpose::ALL {
+        for purpose in Purpose::FIRST {
             named.push(Named {
                 purpose,
                 wrapped: wrap(&wrapping, &random_key(entropy)?.0)?,
@@ -385,28 +399,20 @@ impl Vault {
         custodian: &dyn Custodian,
         entropy: Arc<dyn Entropy>,
     ) -> Result<(Self, Settled), VaultError> {
-        let (mut keyring, root) = read_keyring(&paths.keyring, custodian)?;
         let mut settled = Settled::default();
-        roll_forward(&paths, custodian, &mut keyring, &mut settled)?;
+        let (keyring, root) = current(&paths, custodian, &mut settled)?;
         let era = find_era(&paths, &keyring)?;
-        let wrapping = wrapping_key(&root, &era, &keyring.org)?;
         let org = keyring.org;
         let vault = Self {
-            authenticator: authenticator(&root, &org)?,
-            key_refs: key_refs(&keyring, &wrapping)?,
-            log_key: signing_key(&keyring, Purpose::LogSigning, &wrapping)?,
-            token_key: signing_key(&keyring, Purpose::TokenSigning, &wrapping)?,
             state: RwLock::new(State {
-                by_id: keyring.slots.iter().zip(0..).map(|(slot, n)| (slot.id, n)).collect(),
+                live: Live::new(&keyring, root, era)?,
+                by_id: by_id(&keyring),
                 keyring,
-                era,
-                wrapping,
                 next: 1,
             }),
             cache: Cache::new(CACHED_KEYS),
             paths,
             org,
-            root,
             entropy,
         };
         vault.clean_places(&mut settled)?;
@@ -497,7 +503,7 @@ impl Vault {
     fn extend(&self, state: &mut State) -> Result<(), VaultError> {
         let mut changed = state.keyring.clone();
         for _ in 0..POOL.max(changed.slots.len() / 16) {
-            let slot = new_slot(&state.wrapping, self.entropy.as_ref())?;
+            let slot = new_slot(&state.live.wrapping, self.entropy.as_ref())?;
             // Eight random bytes meet by chance once in a few billion slots: take another.
             if !state.by_id.contains_key(&slot.id) {
                 changed.slots.push(slot);
@@ -604,7 +610,7 @@ impl Vault {
             1 => Some(&entry.first),
             n => entry.later.get(usize::from(n) - 2),
         };
-        let mut key = unwrap(&state.wrapping, wrapped.ok_or(VaultError::NoSlot)?)?;
+        let mut key = unwrap(&state.live.wrapping, wrapped.ok_or(VaultError::NoSlot)?)?;
         if slot == SHARED {
             key = kbkdf(key.0.as_slice(), "keepwell shared rows", &[&epoch.to_be_bytes()])?;
         }
@@ -642,7 +648,7 @@ impl Vault {
             .skip(usize::from(generation).wrapping_sub(1))
             .map(|n| n.wrapped)
             .next();
-        let key = unwrap(&state.wrapping, &wrapped.ok_or(VaultError::NoSlot)?)?;
+        let key = unwrap(&state.live.wrapping, &wrapped.ok_or(VaultError::NoSlot)?)?;
         let key = kbkdf(
             key.0.as_slice(),
             "keepwell organisation",
@@ -672,24 +678,14 @@ impl Vault {
     pub fn snapshot_key(&self, id: &[u8; 16]) -> Result<SealKey, VaultError> {
         let state = self.state.read();
         let mut both = Zeroizing::new([0; 64]);
-        for (to, from) in both.iter_mut().zip(self.root.0.0.iter().chain(state.era.0.iter())) {
+        for (to, from) in both
+            .iter_mut()
+            .zip(state.live.root.0.0.iter().chain(state.live.era.0.iter()))
+        {
             *to = *from;
         }
         let key = kbkdf(both.as_slice(), "keepwell snapshot", &[&self.org, id])?;
         Ok(SealKey::new(&key, &self.org, *b"snapshot", 0, 0)?)
-    }
-
-    /// 16 bytes for the index's keyed hash, the same at every start.
-    ///
-    /// # Errors
-    /// The library refuses.
-    pub fn index_seed(&self) -> Result<[u8; 16], VaultError> {
-        let key = kbkdf(self.root.0.0.as_slice(), "keepwell index seed", &[&self.org])?;
-        let mut out = [0; 16];
-        for (to, from) in out.iter_mut().zip(key.0.iter()) {
-            *to = *from;
-        }
-        Ok(out)
     }
 
     // key_ref
@@ -699,19 +695,13 @@ impl Vault {
     /// # Errors
     /// The slot does not exist.
     pub fn key_ref(&self, slot: u32, rid: u64) -> Result<[u8; 16], VaultError> {
-        let id = self
-            .state
-            .read()
-            .keyring
-            .slots
-            .get(slot as usize)
-            .ok_or(VaultError::NoSlot)?
-            .id;
+        let state = self.state.read();
+        let id = state.keyring.slots.get(slot as usize).ok_or(VaultError::NoSlot)?.id;
         let mut block = [0; 16];
         for (to, from) in block.iter_mut().zip(id.into_iter().chain(rid.to_be_bytes())) {
             *to = from;
         }
-        let key = self.key_refs.last().ok_or(VaultError::NoSlot)?;
+        let key = state.live.key_refs.last().ok_or(VaultError::NoSlot)?;
         key.seal.encrypt(&mut block).map_err(|_| Failed)?;
         Ok(block)
     }
@@ -719,7 +709,8 @@ impl Vault {
     /// The slot a `key_ref` names, if it belongs to row `rid`.
     #[must_use]
     pub fn slot_of(&self, key_ref: &[u8; 16], rid: u64) -> Option<u32> {
-        for key in self.key_refs.iter().rev() {
+        let state = self.state.read();
+        for key in state.live.key_refs.iter().rev() {
             let mut block = *key_ref;
             if key.open.decrypt(&mut block, DecryptionContext::None).is_err() {
                 continue;
@@ -727,7 +718,7 @@ impl Vault {
             if let Some((id, number)) = block.split_first_chunk::<8>()
                 && number == rid.to_be_bytes()
             {
-                return self.state.read().by_id.get(id).copied();
+                return state.by_id.get(id).copied();
             }
         }
         None
@@ -738,63 +729,108 @@ impl Vault {
     /// Signs with the log key (Ed25519).
     #[must_use]
     pub fn sign_log(&self, message: &[u8]) -> [u8; 64] {
-        signature(&self.log_key, message)
+        signature(&self.state.read().live.log.key, message)
     }
 
     /// The log key's public half.
     #[must_use]
     pub fn log_public(&self) -> [u8; 32] {
-        public(&self.log_key)
+        public(&self.state.read().live.log.key)
+    }
+
+    /// The public halves of earlier log keys, oldest first.
+    #[must_use]
+    pub fn log_retired(&self) -> Vec<[u8; 32]> {
+        self.state.read().live.log.retired.clone()
     }
 
     /// Signs with the token key (Ed25519).
     #[must_use]
     pub fn sign_token(&self, message: &[u8]) -> [u8; 64] {
-        signature(&self.token_key, message)
+        signature(&self.state.read().live.token.key, message)
     }
 
     /// The token key's public half.
     #[must_use]
     pub fn token_public(&self) -> [u8; 32] {
-        public(&self.token_key)
+        public(&self.state.read().live.token.key)
+    }
+
+    /// The public halves of earlier token keys that are still honoured, oldest first.
+    #[must_use]
+    pub fn token_retired(&self) -> Vec<[u8; 32]> {
+        self.state.read().live.token.retired.clone()
     }
 
     // Changes of the keyring
 
-    /// Replaces the unlock slot of the custodian's kind; the old secret opens this keyring no more. Data is untouched.
+    /// Rotates every key: a new ROOT for `custodian` and for a new recovery key, and a new ERA, so that older copies of
+    /// the keyring open nothing; a new generation of the organisation key, the `key_ref` key and of every slot in use, and
+    /// new keys for slots made ahead, so that whoever had the old ones cannot open what is sealed from now on; new signing
+    /// keys, of whose predecessors only the public halves stay. With `end_tokens` not even those of the token keys.
+    ///
+    /// What was sealed before still opens: nothing is sealed again. Unlock slots of other kinds than the custodian's go:
+    /// their secrets are not known here. Must not run beside [`Vault::allot`].
     ///
     /// # Errors
-    /// The keyring could not be written; the old unlock slot goes on.
-    pub fn set_custody(&self, custodian: &dyn Custodian) -> Result<(), VaultError> {
-        let wrapped = custodian.wrap(&self.root, &self.org, self.entropy.as_ref())?;
+    /// [`VaultError::Places`]: nothing was changed. Others: it is finished or undone at the next start.
+    pub fn rotate(
+        &self,
+        custodian: &dyn Custodian,
+        end_tokens: bool,
+        step: Step<'_>,
+    ) -> Result<(RecoveryKey, ErasedKeys), VaultError> {
+        let entropy = self.entropy.as_ref();
+        // A passphrase hash takes its time: readers need not wait for it.
+        let root = Root(random_key(entropy)?);
+        let recovery = RecoveryKey::generate(entropy)?;
+        let custody = vec![
+            (custodian.kind(), custodian.wrap(&root, &self.org, entropy)?),
+            (CustodyKind::Recovery, recovery.wrap(&root, &self.org, entropy)?),
+        ];
+        let NewEra(era) = self.renew_era(step)?;
         let mut state = self.state.write();
-        let mut changed = state.keyring.clone();
-        changed.custody.retain(|(kind, _)| *kind != custodian.kind());
-        changed.custody.push((custodian.kind(), wrapped));
-        self.write(&mut state, changed)
-    }
-
-    /// A new generation of the organisation key and of every slot in use, for rows sealed from now on.
-    ///
-    /// # Errors
-    /// The keyring could not be written, or a slot has 200 generations; the old generations go on.
-    pub fn rotate(&self) -> Result<(), VaultError> {
-        let mut state = self.state.write();
-        let mut changed = state.keyring.clone();
-        let fresh = || -> Result<[u8; WRAPPED], VaultError> {
-            Ok(wrap(&state.wrapping, &random_key(self.entropy.as_ref())?.0)?)
-        };
-        changed.named.push(Named {
-            purpose: Purpose::Organisation,
-            wrapped: fresh()?,
-        });
-        for slot in changed.slots.iter_mut().filter(|s| s.state == SlotState::Active) {
-            if slot.later.len() >= 200 {
-                return Err(VaultError::Damaged("a slot has too many generations"));
+        let wrapping = wrapping_key(&root, &era, &self.org)?;
+        let mut changed = rewrapped(&state.keyring, &[], &state.live.wrapping, &wrapping)?;
+        changed.custody = custody;
+        let fresh = || -> Result<[u8; WRAPPED], VaultError> { Ok(wrap(&wrapping, &random_key(entropy)?.0)?) };
+        for slot in &mut changed.slots {
+            match slot.state {
+                SlotState::Free => *slot = new_slot(&wrapping, entropy)?,
+                SlotState::Active if slot.later.len() >= 200 => {
+                    return Err(VaultError::Damaged("a slot has too many generations"));
+                }
+                SlotState::Active => slot.later.push(fresh()?),
+                SlotState::Destroyed => {}
             }
-            slot.later.push(fresh()?);
         }
-        self.write(&mut state, changed)
+        for purpose in [Purpose::Organisation, Purpose::KeyRef] {
+            let wrapped = fresh()?;
+            changed.named.push(Named { purpose, wrapped });
+        }
+        let signing = [
+            (Purpose::LogSigning, Purpose::RetiredLog, public(&state.live.log.key)),
+            (
+                Purpose::TokenSigning,
+                Purpose::RetiredToken,
+                public(&state.live.token.key),
+            ),
+        ];
+        for (purpose, retired, public) in signing {
+            changed.named.retain(|n| n.purpose != purpose);
+            let wrapped = fresh()?;
+            changed.named.push(Named { purpose, wrapped });
+            let wrapped = wrap(&wrapping, &public)?;
+            changed.named.push(Named {
+                purpose: retired,
+                wrapped,
+            });
+        }
+        if end_tokens {
+            changed.named.retain(|n| n.purpose != Purpose::RetiredToken);
+        }
+        let done = self.install(&mut state, changed, root, era, step)?;
+        Ok((recovery, done))
     }
 
     /// Destroys the keys of `slots`: [`Vault::renew_era`] and [`Vault::destroy`]. `step` is called at the moments a test
@@ -853,16 +889,32 @@ impl Vault {
         {
             return Err(VaultError::NoSlot);
         }
-        let NewEra(new) = new;
-        let new_tag = era::tag(&new);
-        // (2)
-        let wrapping = wrapping_key(&self.root, &new, &self.org)?;
-        let mut changed = rewrapped(&state.keyring, slots, &state.wrapping, &wrapping)?;
-        changed.revision += 1;
-        changed.era = new_tag;
+        let NewEra(era) = new;
+        let root = state.live.root.copy();
+        let wrapping = wrapping_key(&root, &era, &self.org)?;
+        let mut changed = rewrapped(&state.keyring, slots, &state.live.wrapping, &wrapping)?;
         changed.erasures += 1;
+        let done = self.install(&mut state, changed, root, era, step);
+        for slot in slots {
+            self.cache.forget(*slot);
+        }
+        done
+    }
+
+    /// Steps (2) to (4): a keyring that is wrapped under `root` and `era` takes the place of today's.
+    fn install(
+        &self,
+        state: &mut State,
+        mut changed: Keyring,
+        root: Root,
+        era: Key,
+        step: Step<'_>,
+    ) -> Result<ErasedKeys, VaultError> {
+        changed.revision += 1;
+        changed.era = era::tag(&era);
         changed.pending.clone_from(&self.paths.era);
-        let bytes = authenticated(&changed, &self.authenticator);
+        let live = Live::new(&changed, root, era)?;
+        let bytes = authenticated(&changed, &live.authenticator);
         let next = beside(&self.paths.keyring, ".next");
         if step(EraseStep::NextTorn).is_err() {
             write_synced(&next, bytes.get(..bytes.len() / 2).unwrap_or_default())?;
@@ -875,19 +927,16 @@ impl Vault {
         step(EraseStep::Next)?;
         // (3)
         switch(&self.paths.keyring)?;
+        state.by_id = by_id(&changed);
         state.keyring = changed;
-        state.era = new;
-        state.wrapping = wrapping;
-        for slot in slots {
-            self.cache.forget(*slot);
-        }
+        state.live = live;
         step(EraseStep::Switched)?;
         if let Some(copy) = &self.paths.keyring_copy {
             switch(copy)?;
         }
         step(EraseStep::CopySwitched)?;
         // (4)
-        self.finish_places(&mut state, step)
+        self.finish_places(state, step)
     }
 
     /// Overwrites what is not the keyring's ERA in every place, and notes in the keyring which places are still to come.
@@ -908,7 +957,7 @@ impl Vault {
             let result = era::Place::read(&place).and_then(|found| {
                 // A place that was away during the erasure gets the new ERA first.
                 if listed && found.find(&tag).is_none() {
-                    era::write_beside(&place, &state.era, None)?;
+                    era::write_beside(&place, &state.live.era, None)?;
                 }
                 era::overwrite_others(&place, &tag)
             });
@@ -955,7 +1004,7 @@ impl Vault {
     /// Writes a changed keyring and takes it over: first the copy, then the keyring itself.
     fn write(&self, state: &mut State, mut changed: Keyring) -> Result<(), VaultError> {
         changed.revision += 1;
-        let bytes = authenticated(&changed, &self.authenticator);
+        let bytes = authenticated(&changed, &state.live.authenticator);
         if let Some(copy) = &self.paths.keyring_copy {
             replace(copy, &bytes)?;
         }
@@ -1020,29 +1069,32 @@ fn switch(keyring: &Path) -> io::Result<()> {
     sync_parent(keyring)
 }
 
-/// Finishes step (3) when a whole `keyring.next` with its ERA in place was left; removes anything less.
-fn roll_forward(
-    paths: &Paths,
-    custodian: &dyn Custodian,
-    keyring: &mut Keyring,
-    settled: &mut Settled,
-) -> Result<(), VaultError> {
+/// The keyring to go on with, and its ROOT. A whole `keyring.next` whose ERA is in place is one: step (3) is finished.
+/// Anything less is removed, once the keyring itself has opened: a rotation may have given it another secret.
+fn current(paths: &Paths, custodian: &dyn Custodian, settled: &mut Settled) -> Result<(Keyring, Root), VaultError> {
     let next = beside(&paths.keyring, ".next");
-    match read_keyring(&next, custodian) {
-        Ok((newer, _))
-            if newer.org == keyring.org && newer.revision > keyring.revision && find_era(paths, &newer).is_ok() =>
-        {
+    let newer = read_keyring(&next, custodian);
+    let old = read_keyring(&paths.keyring, custodian);
+    let follows = |newer: &Keyring| match &old {
+        Ok((old, _)) => newer.org == old.org && newer.revision > old.revision,
+        Err(VaultError::Custody(CustodyError::Wrong)) => true,
+        Err(_) => false,
+    };
+    let found = match newer {
+        Ok((newer, root)) if follows(&newer) && find_era(paths, &newer).is_ok() => {
             switch(&paths.keyring)?;
-            *keyring = newer;
             settled.finished = true;
+            (newer, root)
         }
-        Err(VaultError::Missing) => {}
+        Err(VaultError::Missing) => old?,
         _ => {
+            let old = old?;
             std::fs::remove_file(&next)?;
             sync_parent(&next)?;
             settled.undone = true;
+            old
         }
-    }
+    };
     if let Some(copy) = &paths.keyring_copy {
         let copy_next = beside(copy, ".next");
         if copy_next.exists() {
@@ -1058,7 +1110,26 @@ fn roll_forward(
             settled.unreachable.push(copy.clone());
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+fn by_id(keyring: &Keyring) -> HashMap<[u8; 8], u32> {
+    keyring.slots.iter().zip(0..).map(|(slot, n)| (slot.id, n)).collect()
+}
+
+impl Live {
+    fn new(keyring: &Keyring, root: Root, era: Key) -> Result<Self, VaultError> {
+        let wrapping = wrapping_key(&root, &era, &keyring.org)?;
+        Ok(Self {
+            authenticator: authenticator(&root, &keyring.org)?,
+            key_refs: key_refs(keyring, &wrapping)?,
+            log: signing(keyring, Purpose::LogSigning, Purpose::RetiredLog, &wrapping)?,
+            token: signing(keyring, Purpose::TokenSigning, Purpose::RetiredToken, &wrapping)?,
+            root,
+            era,
+            wrapping,
+        })
+    }
 }
 
 fn find_era(paths: &Paths, keyring: &Keyring) -> Result<Key, VaultError> {
@@ -1119,14 +1190,18 @@ fn key_refs(keyring: &Keyring, wrapping: &Key) -> Result<Vec<KeyRef>, VaultError
     Ok(out)
 }
 
-fn signing_key(keyring: &Keyring, purpose: Purpose, wrapping: &Key) -> Result<Ed25519KeyPair, VaultError> {
-    let named = keyring
-        .named
-        .iter()
-        .rfind(|n| n.purpose == purpose)
+fn signing(keyring: &Keyring, purpose: Purpose, retired: Purpose, wrapping: &Key) -> Result<Signing, VaultError> {
+    let of = |purpose| keyring.named.iter().filter(move |n| n.purpose == purpose);
+    let named = of(purpose)
+        .next_back()
         .ok_or(VaultError::Damaged("a named key is missing"))?;
     let seed = unwrap(wrapping, &named.wrapped)?;
-    Ed25519KeyPair::from_seed_unchecked(seed.0.as_slice()).map_err(|_| VaultError::Damaged("a signing key is refused"))
+    let key = Ed25519KeyPair::from_seed_unchecked(seed.0.as_slice())
+        .map_err(|_| VaultError::Damaged("a signing key is refused"))?;
+    let retired = of(retired)
+        .map(|n| unwrap(wrapping, &n.wrapped).map(|public| *public.0))
+        .collect::<Result<_, _>>()?;
+    Ok(Signing { key, retired })
 }
 
 fn signature(key: &Ed25519KeyPair, message: &[u8]) -> [u8; 64] {

@@ -96,7 +96,7 @@ fn only_the_right_secret_opens_and_a_new_one_replaces_it() {
     let (vault, _) = w.open();
     let slot = vault.allot().unwrap();
     let sealed = seal(&vault, slot);
-    vault.set_custody(&other).unwrap();
+    vault.rotate(&other, false, &|_| Ok(())).unwrap();
     drop(vault);
     assert!(matches!(w.try_open(), Err(VaultError::Custody(CustodyError::Wrong))));
     let (vault, _) = Vault::open(w.paths.clone(), &other, Arc::new(Random)).unwrap();
@@ -274,17 +274,158 @@ fn new_generations_seal_new_rows_and_old_rows_still_open() {
     let (vault, _) = w.open();
     let a = vault.allot().unwrap();
     let sealed = seal(&vault, a);
-    vault.rotate().unwrap();
-    assert_eq!(vault.row_key(a, 7).unwrap().generation(), 2);
-    assert_eq!(vault.organisation_key(*b"event\0\0\0", 0, 0).unwrap().generation(), 2);
-    assert!(vault.organisation_key(*b"event\0\0\0", 1, 0).is_ok());
-    assert!(open(&vault, a, &sealed));
+    let old_ref = vault.key_ref(a, 7).unwrap();
+    let (old_log, old_token) = (vault.log_public(), vault.token_public());
+    vault.rotate(&w.key, false, &|_| Ok(())).unwrap();
+    let check = |vault: &Vault| {
+        assert_eq!(vault.row_key(a, 7).unwrap().generation(), 2);
+        assert_eq!(vault.organisation_key(*b"event\0\0\0", 0, 0).unwrap().generation(), 2);
+        assert!(vault.organisation_key(*b"event\0\0\0", 1, 0).is_ok());
+        assert!(open(vault, a, &sealed));
+        let new_ref = vault.key_ref(a, 7).unwrap();
+        assert_ne!(new_ref, old_ref);
+        assert_eq!(
+            (vault.slot_of(&old_ref, 7), vault.slot_of(&new_ref, 7)),
+            (Some(a), Some(a))
+        );
+        assert_ne!((vault.log_public(), vault.token_public()), (old_log, old_token));
+        assert_eq!(
+            (vault.log_retired(), vault.token_retired()),
+            (vec![old_log], vec![old_token])
+        );
+    };
+    check(&vault);
     drop(vault);
-    let (vault, _) = w.open();
+    let (vault, settled) = w.open();
+    assert_eq!(settled, Settled::default());
+    check(&vault);
+    vault.resume(2);
+    let (log, token) = (vault.log_public(), vault.token_public());
+    vault.rotate(&w.key, true, &|_| Ok(())).unwrap();
+    assert_eq!(
+        (vault.log_retired(), vault.token_retired()),
+        (vec![old_log, log], vec![])
+    );
+    assert_ne!(vault.token_public(), token);
     assert!(open(&vault, a, &sealed));
-    assert_eq!(vault.row_key(a, 7).unwrap().generation(), 2);
     vault.erase(&[a], &|_| Ok(())).unwrap();
     assert!(vault.open_key(a, 2, 7).is_err());
+}
+
+#[test]
+fn a_rotation_closes_older_copies_of_the_keyring_and_what_they_held() {
+    let w = world();
+    let (vault, _) = w.open();
+    let a = vault.allot().unwrap();
+    let sealed = seal(&vault, a);
+    vault.flush().unwrap();
+    let keep = |name: &str| {
+        let to = w.dir.path().join(name);
+        std::fs::create_dir(&to).unwrap();
+        for path in [&w.paths.keyring, &w.paths.era[0]] {
+            std::fs::copy(path, to.join(path.file_name().unwrap())).unwrap();
+        }
+        to
+    };
+    let stolen = keep("stolen");
+    let new = KeyFile::create(&w.dir.path().join("new"), &Random).unwrap();
+    let (recovery, done) = vault.rotate(&new, false, &|_| Ok(())).unwrap();
+    assert_eq!(done.confirmed, w.paths.era);
+    // After the rotation: a new row of that slot, and the first of a slot that had been made ahead.
+    let b = vault.allot().unwrap();
+    let later = [(a, seal(&vault, a)), (b, seal(&vault, b))];
+    drop(vault);
+    // The old secret, the old copy of the keyring and today's ERA open nothing.
+    assert!(matches!(w.try_open(), Err(VaultError::Custody(CustodyError::Wrong))));
+    let today = std::fs::read(&w.paths.keyring).unwrap();
+    std::fs::copy(stolen.join("keyring"), &w.paths.keyring).unwrap();
+    assert!(matches!(w.try_open(), Err(VaultError::OlderThanErasure)));
+    std::fs::write(&w.paths.keyring, today).unwrap();
+    // Whoever had stolen the old ERA too, and knows the old secret: what was sealed before, nothing after.
+    let paths = Paths {
+        keyring: stolen.join("keyring"),
+        keyring_copy: None,
+        era: vec![stolen.join("era")],
+        era_min: 1,
+    };
+    let (thief, _) = Vault::open(paths, &w.key, Arc::new(Random)).unwrap();
+    assert!(open(&thief, a, &sealed));
+    for (slot, sealed) in &later {
+        assert!((0..4).all(|generation| {
+            thief.open_key(*slot, generation, 7).map_or(true, |key| {
+                let (nonce, rest) = sealed.split_first_chunk::<12>().unwrap();
+                key.open(PLACE, nonce, &mut rest.to_vec()).is_err()
+            })
+        }));
+    }
+    // The new secret and the new recovery key are the two ways in.
+    let typed = RecoveryKey::parse(&recovery.print()).unwrap();
+    for way in [&new as &dyn Custodian, &typed] {
+        let (vault, _) = Vault::open(w.paths.clone(), way, Arc::new(Random)).unwrap();
+        assert!(open(&vault, a, &sealed));
+        let (nonce, rest) = later[0].1.split_first_chunk::<12>().unwrap();
+        let key = vault.open_key(a, 2, 7).unwrap();
+        assert!(key.open(PLACE, nonce, &mut rest.to_vec()).is_ok());
+    }
+}
+
+#[test]
+fn a_rotation_stopped_at_any_step_is_finished_or_undone_at_the_next_start() {
+    for stop in EraseStep::ALL {
+        for changes_secret in [false, true] {
+            let w = world();
+            let (vault, _) = w.open();
+            let a = vault.allot().unwrap();
+            let sealed = seal(&vault, a);
+            vault.flush().unwrap();
+            let new = KeyFile::create(&w.dir.path().join("new"), &Random).unwrap();
+            let new = if changes_secret { &new } else { &w.key };
+            let log = vault.log_public();
+            let at = |step| if step == stop { Err(VaultError::Stopped) } else { Ok(()) };
+            assert!(
+                matches!(vault.rotate(new, false, &at), Err(VaultError::Stopped)),
+                "{stop:?}"
+            );
+            drop(vault);
+            let rotated = EraseStep::ALL.iter().position(|s| *s == stop) > Some(2);
+            let next = beside(&w.paths.keyring, ".next").exists();
+            let way = if rotated { new } else { &w.key };
+            let (vault, settled) = Vault::open(w.paths.clone(), way, Arc::new(Random)).unwrap();
+            assert_eq!((settled.finished, settled.undone), (rotated, !rotated), "{stop:?}");
+            assert!(open(&vault, a, &sealed), "{stop:?}");
+            assert_eq!(vault.log_public() != log, rotated, "{stop:?}");
+            drop(vault);
+            let (_, settled) = Vault::open(w.paths.clone(), way, Arc::new(Random)).unwrap();
+            assert_eq!(settled, Settled::default(), "{stop:?}: settled once");
+            assert_eq!(
+                std::fs::read(&w.paths.keyring).unwrap(),
+                std::fs::read(w.dir.path().join("copy")).unwrap()
+            );
+            if rotated && changes_secret {
+                assert!(matches!(w.try_open(), Err(VaultError::Custody(CustodyError::Wrong))));
+            }
+            assert_eq!(next, matches!(stop, EraseStep::NextTorn | EraseStep::Next), "{stop:?}");
+        }
+    }
+}
+
+#[test]
+fn the_old_secret_undoes_a_rotation_that_had_not_taken_effect() {
+    let w = world();
+    let (vault, _) = w.open();
+    let new = KeyFile::create(&w.dir.path().join("new"), &Random).unwrap();
+    let at = |step| {
+        if step == EraseStep::Next {
+            Err(VaultError::Stopped)
+        } else {
+            Ok(())
+        }
+    };
+    assert!(vault.rotate(&new, false, &at).is_err());
+    drop(vault);
+    let (_, settled) = w.open();
+    assert!(settled.undone && !settled.finished);
+    assert!(Vault::open(w.paths.clone(), &new, Arc::new(Random)).is_err());
 }
 
 #[test]
