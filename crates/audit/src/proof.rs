@@ -42,6 +42,12 @@ impl HashReader for [Hash] {
     }
 }
 
+impl<R: HashReader + ?Sized> HashReader for &R {
+    fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
+        (**self).node(level, index)
+    }
+}
+
 impl HashReader for Vec<Hash> {
     fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
         self.as_slice().node(level, index)

@@ -197,7 +197,7 @@ impl HashReader for FolderAt<'_> {
     }
 }
 
-/// A reader whose missing leaves come from elsewhere: a folder of full tiles and the entries that came after them.
+/// A reader whose missing leaves come from elsewhere: full tiles, or their roots, and the entries below or after them.
 pub struct WithTail<R, F> {
     /// Knows most of the tree.
     pub reader: R,
@@ -211,6 +211,63 @@ impl<R: HashReader, F: Fn(u64) -> Result<Option<Hash>, ProofError>> HashReader f
             None if level == 0 => (self.leaf)(index),
             known => Ok(known),
         }
+    }
+}
+
+/// The roots of a growing log's full tiles of leaves, and all perfect subtrees above them: 64 bytes for each 256 entries.
+/// Together with the entries ([`WithTail`]) they make any proof from two groups of 256 entries and some look-ups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// Subtrees of 256, 512, 1,024, ... leaves, from the left.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Roots {
+    /// The level of a full tile's root: 2^8 leaves.
+    pub const LEVEL: u8 = 8;
+
+    /// Adds the root of the next full tile, and the subtrees it completes.
+    pub fn push(&mut self, root: Hash) {
+        let mut hash = root;
+        let mut level = 0;
+        loop {
+            if self.levels.len() == level {
+                self.levels.push(Vec::new());
+            }
+            let Some(nodes) = self.levels.get_mut(level) else {
+                return;
+            };
+            nodes.push(hash);
+            match nodes.as_slice() {
+                [.., left, right] if nodes.len().is_multiple_of(2) => hash = node_hash(left, right),
+                _ => return,
+            }
+            level += 1;
+        }
+    }
+
+    /// The roots of the full tiles, from the left.
+    #[must_use]
+    pub fn tiles(&self) -> &[Hash] {
+        self.levels.first().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl FromIterator<Hash> for Roots {
+    fn from_iter<I: IntoIterator<Item = Hash>>(tiles: I) -> Self {
+        let mut roots = Self::default();
+        tiles.into_iter().for_each(|root| roots.push(root));
+        roots
+    }
+}
+
+impl HashReader for Roots {
+    fn node(&self, level: u8, index: u64) -> Result<Option<Hash>, ProofError> {
+        let known = level
+            .checked_sub(Self::LEVEL)
+            .and_then(|l| self.levels.get(usize::from(l)));
+        let index = usize::try_from(index).ok();
+        Ok(known.zip(index).and_then(|(nodes, i)| nodes.get(i)).copied())
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 use keepwell_audit::Hash;
 use keepwell_audit::merkle::{Frontier, empty_root, leaf_hash, node_hash};
 use keepwell_audit::proof::{ProofError, consistency, inclusion, root, verify_consistency, verify_inclusion};
+use keepwell_audit::tile::{Roots, WIDTH, WithTail};
 
 /// MTH of RFC 9162.
 fn mth(leaves: &[Hash]) -> Hash {
@@ -105,6 +106,40 @@ fn every_size_is_proven_to_begin_every_larger_one_and_nothing_else() {
             assert!(verify_consistency(old - 1, new, &old_top, &new_top, &proof).is_err());
         }
         assert!(matches!(consistency(&leaves, new + 1, new), Err(ProofError::Range)));
+    }
+}
+
+#[test]
+fn the_roots_of_tiles_and_the_entries_make_the_same_proofs_as_all_leaves() {
+    let leaves = leaves(1500);
+    let mut tree = Frontier::new();
+    let mut roots = Roots::default();
+    for (size, leaf) in (1..).zip(&leaves) {
+        tree.append_with(*leaf, |level, _, hash| {
+            if level == Roots::LEVEL {
+                roots.push(*hash);
+            }
+        });
+        assert_eq!(roots.tiles().len() as u64, size / WIDTH);
+        if size % 89 != 0 && size % WIDTH > 1 {
+            continue;
+        }
+        assert_eq!(roots.tiles().iter().copied().collect::<Roots>(), roots);
+        let read = std::cell::Cell::new(0);
+        let reader = WithTail {
+            reader: &roots,
+            leaf: |i: u64| {
+                read.set(read.get() + 1);
+                Ok(leaves.get(i as usize).copied())
+            },
+        };
+        assert_eq!(root(&reader, size).unwrap(), tree.root());
+        for index in [0, 255, 256, 700, size - 1].into_iter().filter(|i| *i < size) {
+            read.set(0);
+            let proof = inclusion(&reader, index, size).unwrap();
+            assert!(read.get() < 2 * WIDTH, "{} leaves for {index} of {size}", read.get());
+            assert_eq!(proof, inclusion(&leaves, index, size).unwrap());
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::event::Accesses;
 use crate::follower::{Follower, Header};
 use crate::homes::Homes;
 use crate::ledger::Config;
+use crate::tiles::Tiles;
 use crate::{body, row};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::note::{CannotSign, Signer};
@@ -32,6 +33,8 @@ pub(crate) struct Core<F: Follower> {
     pub(crate) head: RwLock<Head>,
     /// The tree that belongs to `visible`.
     pub(crate) frontier: RwLock<keepwell_audit::merkle::Frontier>,
+    /// The full tiles of the tree.
+    pub(crate) tiles: RwLock<Tiles>,
     /// `visible` at the newest snapshot.
     pub(crate) snapshot_at: AtomicU64,
     /// One snapshot at a time.

@@ -150,6 +150,8 @@ pub enum Notice {
     ClockSetBack(i64),
     /// These many rows do not open and are left out; the rest is served.
     DamagedRows(u64),
+    /// Stored entries are not what the checkpoint signs; `verify` says which. The rest is served.
+    LogDamaged,
     /// An erasure or rotation interrupted earlier was finished now.
     ErasureFinished,
     /// An interrupted erasure or rotation that had not yet taken effect was undone; ask for it again.

@@ -8,7 +8,7 @@ use crate::follower::{Follower, Header};
 use crate::keeper::{self, Signal};
 use crate::verify::Report;
 use crate::writer::{Job, Log};
-use crate::{proof, rotate, snapshot, start, verify};
+use crate::{rotate, snapshot, start, verify};
 use keepwell_audit::leaf::{Leaf, event_digest};
 use keepwell_audit::note::VerifierKey;
 use keepwell_model::time::{Clock, Entropy, Timestamp};
@@ -409,18 +409,6 @@ impl<F: Follower> Ledger<F> {
             .map_err(|_| ReadError::Stopped)?
             .map_err(|e| ReadError::Store(e.to_string()))?;
         Ok(self.checkpoint())
-    }
-
-    /// A proof that entry `seq` is in the log, up to the newest checkpoint: C2SP `tlog-proof` text.
-    ///
-    /// # Errors
-    /// No such entry.
-    pub fn proof(&self, seq: u64) -> Result<Vec<u8>, ReadError> {
-        self.alone(Log::sign_head)
-            .map_err(|_| ReadError::Stopped)?
-            .map_err(|e| ReadError::Store(e.to_string()))?;
-        let head = self.core.head.read().clone();
-        proof::make(&self.core.store, seq, head.size, &head.note)
     }
 
     /// The public key of the checkpoints, as a C2SP verifier key (`name+hash+base64`).

@@ -25,6 +25,7 @@ mod rotate;
 mod row;
 mod snapshot;
 mod start;
+mod tiles;
 mod varint;
 pub mod verify;
 mod writer;

@@ -1,39 +1,40 @@
-//! Questions about the log as a whole: is it what its checkpoint says, and which event wrote a row.
+//! Questions about the log as a whole: is an entry what its checkpoint says, and which event wrote a row.
 
 use crate::core::LogSigner;
 use crate::error::{ReadError, Unavailable};
+use crate::proof::{self, Prover};
 use crate::{Access, Follower, Ledger};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
-use keepwell_audit::merkle::{Frontier, leaf_hash};
-use keepwell_audit::note::{Signer, VerifierKey};
+use keepwell_audit::note::Signer;
 use keepwell_store::StoreError;
 
 impl<F: Follower> Ledger<F> {
-    /// Hashes the stored log anew and compares it with the newest checkpoint, whose signature is checked. Gives the
-    /// number of entries proven: those are what was logged, unchanged, in that order.
+    /// Proves entries below the newest checkpoint, whose signature is checked: for each whether it is what was logged,
+    /// unchanged, in its place.
     ///
     /// # Errors
-    /// The log is not what was signed, or cannot be read.
-    pub fn prove_log(&self) -> Result<u64, ReadError> {
+    /// The checkpoint cannot be signed or does not open, or the log cannot be read.
+    pub fn prove(&self, entries: &[u64]) -> Result<Vec<bool>, ReadError> {
+        let (_, head) = self.proven_head()?;
+        let prover = Prover::new(&self.core().tiles, &head, self.store());
+        Ok(entries.iter().map(|seq| prover.proves(*seq)).collect())
+    }
+
+    /// A proof that entry `seq` is in the log, up to the newest checkpoint: C2SP `tlog-proof` text.
+    ///
+    /// # Errors
+    /// No such entry, or it is not what was signed.
+    pub fn proof(&self, seq: u64) -> Result<Vec<u8>, ReadError> {
+        let (note, head) = self.proven_head()?;
+        Prover::new(&self.core().tiles, &head, self.store()).file(seq, note.as_bytes())
+    }
+
+    /// The newest checkpoint, signed now where entries came since, and opened with the log's key.
+    fn proven_head(&self) -> Result<(String, Checkpoint), ReadError> {
         let note = self.signed_head()?;
-        let key = VerifierKey::parse(&self.verifier_key()).ok_or(ReadError::Stopped)?;
-        let head = Checkpoint::open(note.as_bytes(), &[key]).map_err(|_| ReadError::Damaged(0))?;
-        let failed = |e: StoreError| ReadError::Store(e.to_string());
-        let mut frontier = Frontier::new();
-        if head.size > 0 {
-            let view = self.store().view().map_err(failed)?;
-            view.entries(0..=head.size - 1, |entry| -> Result<(), StoreError> {
-                frontier.append(leaf_hash(entry.entry));
-                Ok(())
-            })
-            .map_err(failed)?;
-        }
-        if frontier.size() == head.size && frontier.root() == head.root {
-            Ok(head.size)
-        } else {
-            Err(ReadError::Damaged(head.size))
-        }
+        let head = Checkpoint::open(note.as_bytes(), &self.verifier_keys()).map_err(|_| ReadError::Damaged(0))?;
+        Ok((note, head))
     }
 
     /// Lends the log's name and signer, for checkpoints of exports and backups.
@@ -72,26 +73,13 @@ impl<F: Follower> Ledger<F> {
         Ok(true)
     }
 
-    /// The event of the request that wrote a row: the first one after the row's own leaf. Walks the log.
+    /// The event of the request that wrote a row: the first one after the row's own leaf.
     ///
     /// # Errors
     /// There is no such row, or the log cannot be read.
     pub fn event_of_row(&self, rid: u64) -> Result<Access, ReadError> {
-        let failed = |e: StoreError| ReadError::Store(e.to_string());
-        let (mut seen, mut found) = (false, None);
-        let size = self.size();
-        if size > 0 {
-            let view = self.store().view().map_err(failed)?;
-            view.entries(0..=size - 1, |entry| -> Result<(), StoreError> {
-                match Leaf::from_bytes(entry.entry) {
-                    Ok(Leaf::Row { rid: r, .. }) if r == rid => seen = true,
-                    Ok(Leaf::Event { .. }) if seen && found.is_none() => found = Some(entry.seq),
-                    _ => {}
-                }
-                Ok(())
-            })
-            .map_err(failed)?;
-        }
+        let found = proof::event_of_row(&self.core().tiles, &self.store(), self.size(), rid)
+            .map_err(|e| ReadError::Store(e.to_string()))?;
         self.event(found.ok_or(ReadError::Missing(rid))?)
     }
 }

@@ -8,6 +8,7 @@ use crate::error::Unavailable;
 use crate::event::Accesses;
 use crate::follower::Follower;
 use crate::homes::Homes;
+use crate::tiles::Tiles;
 use crate::varint::{Reader, put};
 use keepwell_audit::merkle::Frontier;
 use keepwell_vault::{NONCE, Place, SealKey, TAG, Vault, sync_parent};
@@ -18,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const MAGIC: &[u8; 8] = b"KWSNAP\0\x01";
+const MAGIC: &[u8; 8] = b"KWSNAP\0\x02";
 const FORMAT: [u8; 4] = *b"snp1";
 const CHUNK: usize = 1 << 20;
 pub(crate) const FILE: &str = "snapshot";
@@ -188,6 +189,7 @@ fn write<F: Follower>(core: &Core<F>, path: &Path) -> io::Result<u64> {
     let frontier = core.frontier.read().to_bytes();
     put(&mut head, frontier.len() as u64);
     head.extend_from_slice(&frontier);
+    core.tiles.read().dump(&mut head);
     core.homes.read().dump(&mut head);
     core.accesses.read().dump(&mut head);
     out.write_all(&(head.len() as u64).to_be_bytes())?;
@@ -223,10 +225,15 @@ pub(crate) fn when_due<F: Follower>(core: &Arc<Core<F>>) {
     drop(made);
 }
 
-/// A loaded snapshot; the follower has taken its part.
+/// A loaded snapshot; the follower has taken its part. The default is that of an empty log.
+#[derive(Default)]
 pub(crate) struct Loaded {
+    /// Newest row in it.
     pub(crate) visible: u64,
+    /// Entries in it.
+    pub(crate) entries: u64,
     pub(crate) frontier: Frontier,
+    pub(crate) tiles: Tiles,
     pub(crate) homes: Homes,
     pub(crate) accesses: Accesses,
 }
@@ -270,21 +277,16 @@ fn open(dir: &Path, vault: &Vault) -> Result<Option<Opener<BufReader<File>>>, &'
 }
 
 fn read<F: Follower>(from: &mut Opener<BufReader<File>>, follower: &F) -> Option<Loaded> {
-    let (visible, frontier, homes, accesses) = read_head(from)?;
+    let loaded = read_head(from)?;
     follower.load(from).ok()?;
     // The last chunk must have come, and nothing may be left over.
     if from.read(&mut [0]).ok()? != 0 {
         return None;
     }
-    Some(Loaded {
-        visible,
-        frontier,
-        homes,
-        accesses,
-    })
+    Some(loaded)
 }
 
-fn read_head(from: &mut dyn Read) -> Option<(u64, Frontier, Homes, Accesses)> {
+fn read_head(from: &mut dyn Read) -> Option<Loaded> {
     let mut length = [0; 8];
     from.read_exact(&mut length).ok()?;
     let mut head = Vec::new();
@@ -296,9 +298,15 @@ fn read_head(from: &mut dyn Read) -> Option<(u64, Frontier, Homes, Accesses)> {
     let visible = r.varint()?;
     let length = r.length()?;
     let frontier = Frontier::from_bytes(r.bytes(length)?).ok()?;
-    let homes = Homes::load(&mut r)?;
-    let accesses = Accesses::load(&mut r)?;
-    r.0.is_empty().then_some((visible, frontier, homes, accesses))
+    let loaded = Loaded {
+        visible,
+        entries: frontier.size(),
+        tiles: Tiles::load(&mut r, frontier.size())?,
+        frontier,
+        homes: Homes::load(&mut r)?,
+        accesses: Accesses::load(&mut r)?,
+    };
+    r.0.is_empty().then_some(loaded)
 }
 
 /// Checks a snapshot without an index: every chunk opens, the last one is there. `None`: there is no snapshot.
@@ -309,5 +317,5 @@ pub(crate) fn check(dir: &Path, vault: &Vault) -> Option<Result<(u64, Frontier),
     };
     let head = read_head(&mut from).ok_or("it is damaged");
     let rest = io::copy(&mut from, &mut io::sink()).map_err(|_| "it is damaged");
-    Some(rest.and(head).map(|(visible, frontier, ..)| (visible, frontier)))
+    Some(rest.and(head).map(|head| (head.visible, head.frontier)))
 }

@@ -6,8 +6,10 @@ use crate::event;
 use crate::follower::{Follower, HomeKey, Kind, Replayed};
 use crate::keeper::Signal;
 use crate::ledger::Config;
+use crate::row;
+use crate::snapshot::{self, Loaded};
+use crate::tiles::Tiles;
 use crate::writer::{FLOOR, KEYRING, Log};
-use crate::{row, snapshot};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::{Frontier, leaf_hash};
@@ -272,12 +274,15 @@ pub(crate) fn open<F: Follower>(
     notices.extend(config.era_copies.is_empty().then_some(Notice::SingleEraPlace));
 
     let loaded = match snapshot::load(&config.dir, &vault, follower.as_ref()) {
-        Ok(Some(loaded)) if fits(&store, &loaded, &tip)? => Some(loaded),
-        Ok(Some(_)) => {
-            // As above: a failing load empties the index.
-            let _ = follower.load(&mut std::io::empty());
-            notices.push(Notice::SnapshotDiscarded("it does not match the log"));
-            None
+        Ok(Some(mut loaded)) => {
+            if fits(&store, &mut loaded, &tip)? {
+                Some(loaded)
+            } else {
+                // As above: a failing load empties the index.
+                let _ = follower.load(&mut std::io::empty());
+                notices.push(Notice::SnapshotDiscarded("it does not match the log"));
+                None
+            }
         }
         Ok(None) => None,
         Err(why) => {
@@ -285,9 +290,15 @@ pub(crate) fn open<F: Follower>(
             None
         }
     };
-    let (from_rid, from_seq) = loaded.as_ref().map_or((0, 0), |l| (l.visible, l.frontier.size()));
     let fresh = loaded.is_none();
-    let (homes, accesses) = loaded.map_or_else(Default::default, |l| (l.homes, l.accesses));
+    let Loaded {
+        visible: from_rid,
+        entries: from_seq,
+        tiles,
+        homes,
+        accesses,
+        ..
+    } = loaded.unwrap_or_default();
     let core = Arc::new(Core {
         follower,
         vault,
@@ -301,6 +312,7 @@ pub(crate) fn open<F: Follower>(
         size: AtomicU64::new(tip.frontier.size()),
         head: RwLock::new(tip.head.clone()),
         frontier: RwLock::new(tip.frontier.clone()),
+        tiles: RwLock::new(tiles),
         snapshot_at: AtomicU64::new(from_rid),
         snapshotting: Mutex::new(()),
         notices: Mutex::new(notices),
@@ -364,19 +376,24 @@ fn start_log<F: Follower>(
 }
 
 /// Whether a snapshot is of an earlier moment of this very log: its tree, continued over the tail, is the log's tree.
-fn fits(store: &Store, loaded: &snapshot::Loaded, tip: &Tip) -> Result<bool, OpenError> {
-    let mut frontier = loaded.frontier.clone();
-    if frontier.size() > tip.frontier.size() || loaded.visible > tip.last_rid {
+/// Continues its tiles as well.
+fn fits(store: &Store, loaded: &mut Loaded, tip: &Tip) -> Result<bool, OpenError> {
+    if loaded.frontier.size() > tip.frontier.size() || loaded.visible > tip.last_rid {
         return Ok(false);
     }
-    if frontier.size() < tip.frontier.size() {
-        let range = frontier.size()..=tip.frontier.size() - 1;
-        store.view()?.entries(range, |entry| -> Result<(), OpenError> {
-            frontier.append(leaf_hash(entry.entry));
-            Ok(())
-        })?;
+    grow(store, &mut loaded.frontier, &mut loaded.tiles, tip.frontier.size())?;
+    Ok(loaded.frontier == tip.frontier)
+}
+
+/// Continues a tree and its tiles over the stored entries, up to `size` of them.
+fn grow(store: &Store, tree: &mut Frontier, tiles: &mut Tiles, size: u64) -> Result<(), OpenError> {
+    if tree.size() == size {
+        return Ok(());
     }
-    Ok(frontier == tip.frontier)
+    store.view()?.entries(tree.size()..=size - 1, |entry| {
+        tiles.append(tree, entry.entry);
+        Ok(())
+    })
 }
 
 /// A row on its way to the index.
@@ -388,16 +405,34 @@ enum Ready<P> {
     Damaged,
 }
 
-/// Replays rows after `from_rid` and entries from `from_seq` into follower, homes and access lists.
+/// Replays rows after `from_rid` and entries from `from_seq` into follower, homes and access lists; from the first
+/// entry on, the tree's tiles as well.
 fn catch_up<F: Follower>(core: &Arc<Core<F>>, from_rid: u64, from_seq: u64) -> Result<u64, OpenError> {
     std::thread::scope(|scope| {
-        let entries = scope.spawn(|| replay_entries(core, from_seq));
+        let entries = scope.spawn(|| {
+            if from_seq == 0 {
+                regrow(core)?;
+            }
+            replay_entries(core, from_seq)
+        });
         let rows = replay_rows(core, from_rid);
         let entries = entries
             .join()
             .unwrap_or_else(|_| Err(OpenError::Store("replaying entries failed".to_owned())));
         Ok(rows? + entries?)
     })
+}
+
+/// Builds the tiles from all entries.
+fn regrow<F: Follower>(core: &Core<F>) -> Result<(), OpenError> {
+    let (mut tree, mut tiles) = (Frontier::new(), Tiles::default());
+    let signed = core.frontier.read().clone();
+    grow(&core.store, &mut tree, &mut tiles, signed.size())?;
+    if tree != signed {
+        core.notice(Notice::LogDamaged);
+    }
+    *core.tiles.write() = tiles;
+    Ok(())
 }
 
 fn replay_entries<F: Follower>(core: &Core<F>, from: u64) -> Result<u64, OpenError> {

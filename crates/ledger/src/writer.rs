@@ -15,10 +15,11 @@ use crate::core::{Core, Head, LogSigner, Randomness};
 use crate::error::{AppendError, Notice, Unavailable};
 use crate::event::{self, Event, PARTS_MAX, Wait};
 use crate::follower::{Follower, HomeKey, Placed, Plan, SHARED, Turn};
-use crate::row;
+use crate::{row, tiles};
 use hashbrown::HashMap;
+use keepwell_audit::Hash;
 use keepwell_audit::leaf::{self, Leaf, Notice as LeafNotice};
-use keepwell_audit::merkle::{Frontier, leaf_hash};
+use keepwell_audit::merkle::Frontier;
 use keepwell_model::time::Timestamp;
 use keepwell_store::{Batch, CheckpointRecord, Durability, EntryRecord, RowRecord, Writer};
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub(crate) struct Log<F: Follower> {
 pub(crate) struct Group<F: Follower> {
     pub(crate) batch: Batch,
     frontier: Frontier,
+    /// Roots of the tiles that this group fills.
+    full: Vec<Hash>,
     pending: F::Pending,
     /// Slots allotted by this group.
     patients: HashMap<String, u32>,
@@ -125,6 +128,7 @@ impl<F: Follower> Log<F> {
         Group {
             batch: Batch::default(),
             frontier: self.frontier.clone(),
+            full: Vec::new(),
             pending: F::Pending::default(),
             patients: HashMap::new(),
             homes: Vec::new(),
@@ -187,7 +191,7 @@ impl<F: Follower> Log<F> {
             Ok(plans) => {
                 let before = (group.batch.rows.len(), group.batch.entries.len(), group.next_rid);
                 let kept = group.frontier.clone();
-                let touched = (group.touched.len(), group.homes.len());
+                let touched = (group.touched.len(), group.homes.len(), group.full.len());
                 let placed = self.place(group, plans).and_then(|placed| {
                     let event = self.core.follower.event(&mut change, Ok(&placed));
                     if !cfg!(keepwell_plain) {
@@ -208,6 +212,7 @@ impl<F: Follower> Log<F> {
                         group.frontier = kept;
                         group.touched.truncate(touched.0);
                         group.homes.truncate(touched.1);
+                        group.full.truncate(touched.2);
                         let _ = reply.send(Err(error.into()));
                         false
                     }
@@ -318,7 +323,7 @@ impl<F: Follower> Log<F> {
     pub(crate) fn add_entry(&self, group: &mut Group<F>, leaf: &Leaf, sealed: Option<Vec<u8>>) -> u64 {
         let entry = leaf.to_bytes();
         let seq = group.frontier.size();
-        group.frontier.append(leaf_hash(&entry));
+        group.full.extend(tiles::append(&mut group.frontier, &entry));
         group.batch.entries.push(EntryRecord { seq, entry, sealed });
         seq
     }
@@ -459,6 +464,13 @@ impl<F: Follower> Log<F> {
                 let mut accesses = core.accesses.write();
                 for (slot, seq) in &group.touched {
                     accesses.add(*slot, *seq);
+                }
+            }
+            {
+                let mut tiles = core.tiles.write();
+                let mut full = group.full.drain(..);
+                for entry in &group.batch.entries {
+                    tiles.add(entry.seq, &entry.entry, &mut full);
                 }
             }
             for waiting in &mut group.waiting {

@@ -217,6 +217,45 @@ fn any_entry_can_be_proven_to_an_outsider() {
 }
 
 #[test]
+fn entries_are_proven_and_events_found_after_any_way_of_starting() {
+    let clinic = Clinic::new();
+    let check = |ledger: &ToyLedger, way: &str| {
+        let all: Vec<u64> = (0..ledger.size()).collect();
+        assert!(ledger.prove(&all).unwrap().iter().all(|proven| *proven), "{way}");
+        assert_eq!(ledger.prove(&[ledger.size()]).unwrap(), [false]);
+        for rid in 1..=ledger.visible() {
+            // Each row is written by a request of its own: the event is the entry after the row's leaf.
+            let event = ledger.event_of_row(rid).unwrap();
+            let leaf = ledger.store().entry(event.seq - 1).unwrap().unwrap().entry;
+            let keepwell_audit::leaf::Leaf::Row { rid: before, .. } =
+                keepwell_audit::leaf::Leaf::from_bytes(&leaf).unwrap()
+            else {
+                panic!("{way}: entry {} is no row", event.seq - 1)
+            };
+            assert_eq!(before, rid, "{way}");
+        }
+        assert_eq!(
+            ledger.event_of_row(ledger.visible() + 1).err(),
+            Some(ReadError::Missing(ledger.visible() + 1))
+        );
+    };
+    let ledger = clinic.open();
+    (0..200).for_each(|n| drop(put(&ledger, &format!("a{n}"), &["p"], "x")));
+    check(&ledger, "as it was written");
+    drop(ledger);
+    let ledger = clinic.open();
+    check(&ledger, "rebuilt");
+    ledger.stop();
+    drop(ledger);
+    let ledger = clinic.open();
+    check(&ledger, "from the snapshot");
+    (0..200).for_each(|n| drop(put(&ledger, &format!("b{n}"), &["p"], "x")));
+    check(&ledger, "snapshot and more");
+    drop(ledger);
+    check(&clinic.open(), "snapshot and a tail");
+}
+
+#[test]
 fn a_long_event_is_split() {
     let clinic = Clinic::new();
     let ledger = clinic.open();

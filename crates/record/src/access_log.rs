@@ -78,17 +78,17 @@ impl Door {
                 "the access log does not open; the operator has been told",
             )
         })?;
-        // One pass over the whole log proves all of its entries at once.
-        let proven = self.proven();
+        let seqs: Vec<u64> = entries.iter().map(|e| e.seq).collect();
         let lines = entries
             .into_iter()
-            .filter_map(|e| {
+            .zip(self.proven(&seqs))
+            .filter_map(|(e, verified)| {
                 Some(Line {
                     seq: e.seq,
                     at: e.at,
                     access: Access::decode(&e.actor)?,
                     rids: Shown::decode(&e.part).unwrap_or_default().rids,
-                    verified: e.seq < proven,
+                    verified,
                 })
             })
             .collect();
@@ -127,12 +127,16 @@ impl Door {
         })
     }
 
-    /// How many entries of the log are proven under its newest signed checkpoint; none when the log was altered.
-    fn proven(&self) -> u64 {
-        self.ledger.prove_log().unwrap_or_else(|e| {
-            tracing::error!(error = %e, "the log does not match its checkpoint");
-            0
-        })
+    /// For each of these entries whether it is proven under the log's newest signed checkpoint.
+    fn proven(&self, entries: &[u64]) -> Vec<bool> {
+        let proven = self.ledger.prove(entries).unwrap_or_else(|e| {
+            tracing::error!(error = %e, "entries of the log cannot be proven");
+            vec![false; entries.len()]
+        });
+        if proven.contains(&false) {
+            tracing::error!("the log does not match its checkpoint");
+        }
+        proven
     }
 
     /// `[type]/[id]/$provenance`: who wrote each version (API-4).
@@ -158,13 +162,14 @@ impl Door {
         };
         let links = [("self", format!("{base}/{t}/{id}/$provenance"))];
         let mut page = Page::open("searchset", ctx.at, Some(versions.len() as u64), &links);
-        let proven = self.proven();
-        for v in &versions {
-            let Ok(e) = self.ledger.event_of_row(v.rid) else {
-                continue;
-            };
+        let events: Vec<_> = versions
+            .iter()
+            .filter_map(|v| Some((v, self.ledger.event_of_row(v.rid).ok()?)))
+            .collect();
+        let seqs: Vec<u64> = events.iter().map(|(_, e)| e.seq).collect();
+        for ((v, e), verified) in events.iter().zip(self.proven(&seqs)) {
             let Some(who) = Access::decode(&e.actor) else { continue };
-            let p = provenance(t, id, v.version, &who, e.at, e.seq < proven);
+            let p = provenance(t, id, v.version, &who, e.at, verified);
             page.raw(format!("{{\"resource\":{p},\"search\":{{\"mode\":\"match\"}}}}").as_bytes());
         }
         let row = Row {
