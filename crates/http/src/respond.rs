@@ -6,10 +6,14 @@ use axum::http::header::{
 };
 use axum::http::{Response, StatusCode};
 use keepwell_model::outcome::{Issue, operation_outcome};
-use keepwell_record::{Answer, Refusal};
+use keepwell_record::{Answer, PART_2_NOTICE, Refusal};
 
 /// The media type of every FHIR answer.
 pub(crate) const FHIR_JSON: &str = "application/fhir+json; charset=utf-8";
+
+/// Carries the notice that a disclosure owes (42 CFR 2.32): a single resource must come back as it was stored, so that
+/// the notice cannot stand in its body.
+const DISCLOSURE_NOTICE: HeaderName = HeaderName::from_static("disclosure-notice");
 
 /// How the client wants its answer.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +57,9 @@ pub(crate) fn answer(a: Answer, fhir_base: &str, request_id: &str, form: &Form) 
         && let Ok(v) = HeaderValue::from_str(&format!("{fhir_base}/{l}"))
     {
         h.insert(LOCATION, v);
+    }
+    if a.part_2 {
+        h.insert(DISCLOSURE_NOTICE, HeaderValue::from_static(PART_2_NOTICE));
     }
     if !a.body.is_empty() {
         h.insert(CONTENT_TYPE, HeaderValue::from_static(FHIR_JSON));

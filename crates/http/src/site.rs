@@ -1,10 +1,10 @@
 //! What the pages need, over the door and identity.
 
-use crate::App;
 use crate::pages::backend::{
     Access, AccessLog, Backend, Checkpoint, Compartment, DemoLogin, Fact, Find, Group, Level, Mark, Refusal, Seen,
     Session, SignIn, Site,
 };
+use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
 use keepwell_identity::{Activity, Denied, cookie};
@@ -12,7 +12,7 @@ use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
-use keepwell_record::{ReadOptions, SearchRequest};
+use keepwell_record::{PART_2_NOTICE, ReadOptions, SearchRequest};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,14 +43,14 @@ impl PagesBackend {
         Self { app, site }
     }
 
-    /// One search by the signed-in person: the matches' JSON texts and whether there are more.
+    /// One search by the signed-in person.
     async fn search(
         &self,
         ctx: &Context,
         t: ResourceType,
         compartment: Option<(ResourceType, &str)>,
         params: &[(&str, String)],
-    ) -> Result<(Vec<String>, bool), Refusal> {
+    ) -> Result<Hits, Refusal> {
         let params: Vec<(String, String)> = params.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
         let base = format!("{}/fhir", self.app.origin);
         let request = SearchRequest {
@@ -61,13 +61,14 @@ impl PagesBackend {
             base: &base,
         };
         let answer = self.app.door.search(ctx, &request).await.map_err(refusal)?;
-        let text = String::from_utf8(answer.body).map_err(|_| Refusal::Failed)?;
+        let part_2 = answer.part_2;
+        let text = text(answer.body)?;
         let bundle = json::parse(&text).map_err(|_| Refusal::Failed)?;
         let more = bundle
             .get("link")
             .and_then(Value::items)
             .is_some_and(|l| l.iter().any(|x| x.str("relation") == Some("next")));
-        let matches = bundle
+        let texts = bundle
             .get("entry")
             .and_then(Value::items)
             .unwrap_or_default()
@@ -76,7 +77,7 @@ impl PagesBackend {
             .filter_map(|e| e.get("resource"))
             .map(Value::to_string)
             .collect();
-        Ok((matches, more))
+        Ok(Hits { texts, more, part_2 })
     }
 
     async fn patient(&self, ctx: &Context, id: &str) -> Result<String, Refusal> {
@@ -87,7 +88,7 @@ impl PagesBackend {
             .read(ctx, t, id, &ReadOptions::default())
             .await
             .map_err(refusal)?;
-        String::from_utf8(answer.body).map_err(|_| Refusal::Failed)
+        text(answer.body)
     }
 
     fn identity_seen(seen: &Seen) -> keepwell_identity::Seen {
@@ -95,6 +96,35 @@ impl PagesBackend {
             request_id: seen.request_id.clone(),
             network: seen.network.clone(),
         }
+    }
+}
+
+/// What a search gave.
+#[derive(Default)]
+struct Hits {
+    /// The matches as JSON.
+    texts: Vec<String>,
+    /// There are more.
+    more: bool,
+    /// Records of a Part 2 programme are among them.
+    part_2: bool,
+}
+
+fn text(body: Vec<u8>) -> Result<String, Refusal> {
+    String::from_utf8(body).map_err(|_| Refusal::Failed)
+}
+
+/// The search parameter that dates a resource of this type for the person who reads a chart.
+fn dated_by(t: ResourceType) -> &'static str {
+    match t.name() {
+        "Condition" => "recorded-date",
+        "MedicationRequest" => "authoredon",
+        "MedicationStatement" => "effective",
+        "MedicationAdministration" => "effective-time",
+        "Goal" => "start-date",
+        "Claim" | "ClaimResponse" => "created",
+        "RelatedPerson" | "Coverage" => "_lastUpdated",
+        _ => "date",
     }
 }
 
@@ -181,6 +211,7 @@ impl Backend for PagesBackend {
     }
 
     async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
+        let t = patient_type()?;
         let mut params = vec![("_count", limit.to_string()), ("_sort", "family,given".to_owned())];
         for word in asked.name.split_whitespace() {
             params.push(("name", escaped(word)));
@@ -188,14 +219,25 @@ impl Backend for PagesBackend {
         if !asked.birth_date.is_empty() {
             params.push(("birthdate", asked.birth_date.clone()));
         }
-        if !asked.identifier.is_empty() {
-            params.push(("identifier", escaped(&asked.identifier)));
-        }
         let ctx = Context {
             entry: EntryPath::Search,
             ..ctx.clone()
         };
-        Ok(self.search(&ctx, patient_type()?, None, &params).await?.0)
+        if asked.identifier.is_empty() {
+            return Ok(self.search(&ctx, t, None, &params).await?.texts);
+        }
+        // A number is one of the patient's own, or of an insurance. Whoever may not see insurances finds nobody by one.
+        params.push(("identifier", escaped(&asked.identifier)));
+        let mut found = self.search(&ctx, t, None, &params).await?.texts;
+        params.pop();
+        params.push(("_has:Coverage:beneficiary:identifier", escaped(&asked.identifier)));
+        for text in self.search(&ctx, t, None, &params).await?.texts {
+            if !found.contains(&text) {
+                found.push(text);
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Vec<String>, Refusal> {
@@ -222,12 +264,15 @@ impl Backend for PagesBackend {
         };
         let owner = patient_type()?;
         for (t, most) in wanted {
-            let params = [("_count", most.to_string())];
+            let params = [("_count", most.to_string()), ("_sort", format!("-{}", dated_by(*t)))];
             match self.search(ctx, *t, Some((owner, id)), &params).await {
-                Ok((texts, more)) => {
-                    out.resources.extend(texts);
-                    if more {
+                Ok(hits) => {
+                    out.resources.extend(hits.texts);
+                    if hits.more {
                         out.capped.push(*t);
+                    }
+                    if hits.part_2 {
+                        out.notice = PART_2_NOTICE;
                     }
                 }
                 Err(Refusal::Forbidden(_)) => out.withheld.push(*t),
@@ -239,17 +284,8 @@ impl Backend for PagesBackend {
     }
 
     async fn access_log(&self, ctx: &Context, id: &str, limit: usize) -> Result<AccessLog, Refusal> {
-        let lines = self
-            .app
-            .door
-            .access_log(ctx, id, u64::MAX, limit + 1)
-            .await
-            .map_err(refusal)?;
-        // The patient's own resource is shown with it where the role may see it.
-        let patient = match self.patient(ctx, id).await {
-            Ok(p) => p,
-            Err(e) => return Err(e),
-        };
+        let (lines, patient) = self.app.door.access_log_of(ctx, id, limit + 1).await.map_err(refusal)?;
+        let patient = text(patient)?;
         let more = lines.len() > limit;
         let entries = lines
             .into_iter()
@@ -308,7 +344,7 @@ impl Backend for PagesBackend {
         };
         let note = self.app.door.ledger().checkpoint();
         let root = note.lines().nth(2).unwrap_or_default().to_owned();
-        Ok(vec![
+        let mut groups = vec![
             Group {
                 title: "Record".to_owned(),
                 facts: vec![
@@ -347,8 +383,32 @@ impl Backend for PagesBackend {
                     fact("Unlocked by", s.custody.join(", "), Level::Plain),
                 ],
             },
-        ])
+        ];
+        if let Some(ends) = self.app.certificate_ends {
+            let (value, level) = certificate(ends, self.now());
+            groups.push(Group {
+                title: "Certificate".to_owned(),
+                facts: vec![fact("Good until", value, level)],
+            });
+        }
+        Ok(groups)
     }
+}
+
+/// How the certificate stands, in words.
+fn certificate(ends: Timestamp, now: Timestamp) -> (String, Level) {
+    let days = (ends.0 - now.0).div_euclid(86_400_000);
+    let level = match days {
+        ..0 => Level::Bad,
+        d if d < CERTIFICATE_WARNING_DAYS => Level::Warn,
+        _ => Level::Good,
+    };
+    let how = if days < 0 {
+        "ended".to_owned()
+    } else {
+        format!("{days} days")
+    };
+    (format!("{ends} ({how})"), level)
 }
 
 fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
@@ -365,5 +425,20 @@ fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
         print: false,
         export: false,
         at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_told_about_before_it_ends() {
+        let now = Timestamp(1_795_381_200_000);
+        let at = |days: i64| certificate(Timestamp(now.0 + days * 86_400_000), now).1;
+        assert_eq!(
+            [at(-1), at(0), at(29), at(30), at(400)],
+            [Level::Bad, Level::Warn, Level::Warn, Level::Good, Level::Good]
+        );
     }
 }

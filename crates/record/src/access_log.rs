@@ -3,16 +3,19 @@
 //! The FHIR shapes are views: AuditEvent as in IHE BALP (patient read, query, create, update, delete) and Provenance
 //! with one agent. The facts stand in the event; nothing here is a stored resource.
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Refusal, part_2_issue};
 use crate::door::{Door, Row};
 use crate::event::{Access, Shown};
 use crate::page::Page;
+use crate::permit::Owed;
+use crate::text::assemble;
 use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::json::{Value, object};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Target};
+use keepwell_search::index::{RowKind, Version};
 use std::borrow::Cow;
 
 /// One line of an access log.
@@ -31,31 +34,65 @@ pub struct Line {
 }
 
 impl Door {
-    /// The access log of a patient, newest first, entries below `before`.
+    /// The access log of a patient, newest first, and the Patient itself, as one look at the record.
     ///
     /// # Errors
-    /// 403, 404 where the actor may not know of the patient, 503.
-    pub async fn access_log(
+    /// 403, 404 where the actor may not know of the patient or may not read it, 503.
+    pub async fn access_log_of(
         &self,
         ctx: &Context,
         patient: &str,
-        before: u64,
         limit: usize,
+    ) -> Result<(Vec<Line>, Vec<u8>), Refusal> {
+        let t = crate::patient_type();
+        self.gate_type(ctx, Action::Read, t).await?;
+        let mut text = Vec::new();
+        let lines = self
+            .access_log(ctx, patient, limit, |head| {
+                if !self.decide_row(ctx, Action::Read, t, head).permit {
+                    return Err(Refusal::not_found());
+                }
+                if head.kind != RowKind::Version {
+                    return Err(Refusal::gone());
+                }
+                let opened = self.open(head.rid)?;
+                let at = Timestamp(head.last_updated);
+                assemble(t, patient, head.version, at, &opened.text, &mut text);
+                Ok(())
+            })
+            .await?;
+        Ok((lines, text))
+    }
+
+    /// The newest lines; `also` may refuse, or show more of the patient, before the look is recorded.
+    async fn access_log(
+        &self,
+        ctx: &Context,
+        patient: &str,
+        limit: usize,
+        also: impl FnOnce(&Version) -> Result<(), Refusal>,
     ) -> Result<Vec<Line>, Refusal> {
         let t = crate::patient_type();
         self.gate_type(ctx, Action::AccessLog, t).await?;
         let mut access = Access::of(ctx, Action::AccessLog);
         access.resource_type = Some(t);
-        let (lines, row) = match self.lines(ctx, patient, before, limit) {
+        let looked = self
+            .lines(ctx, patient, limit)
+            .and_then(|(lines, head)| also(&head).map(|()| (lines, head)));
+        let (lines, head) = match looked {
             Ok(l) => l,
             Err(e) => return Err(self.refuse(access, e).await),
         };
         access.count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        let row = Row {
+            rid: head.rid,
+            home: head.home,
+        };
         self.log(access, &[row], Wait::Fsync).await?;
         Ok(lines)
     }
 
-    fn lines(&self, ctx: &Context, patient: &str, before: u64, limit: usize) -> Result<(Vec<Line>, Row), Refusal> {
+    fn lines(&self, ctx: &Context, patient: &str, limit: usize) -> Result<(Vec<Line>, Version), Refusal> {
         let t = crate::patient_type();
         let head = self.records.index.read().head(t, patient, self.ledger.visible());
         let head = head.ok_or_else(Refusal::not_found)?;
@@ -70,7 +107,7 @@ impl Door {
         if !d.permit {
             return Err(Refusal::not_found());
         }
-        let entries = self.ledger.access_log(head.home, before, limit).map_err(|e| {
+        let entries = self.ledger.access_log(head.home, u64::MAX, limit).map_err(|e| {
             tracing::error!(error = %e, "an access log does not open");
             Refusal::new(
                 500,
@@ -92,19 +129,13 @@ impl Door {
                 })
             })
             .collect();
-        Ok((
-            lines,
-            Row {
-                rid: head.rid,
-                home: head.home,
-            },
-        ))
+        Ok((lines, head))
     }
 
     /// `Patient/[id]/$access-log`: the same as a searchset of AuditEvents.
     ///
     /// # Errors
-    /// As [`Door::access_log`].
+    /// 403, 404 where the actor may not know of the patient, 503.
     pub async fn access_log_bundle(
         &self,
         ctx: &Context,
@@ -113,9 +144,9 @@ impl Door {
         base: &str,
     ) -> Result<Answer, Refusal> {
         let limit = count.map_or(self.limits.page_max, |n| (n as usize).min(self.limits.page_max));
-        let lines = self.access_log(ctx, patient, u64::MAX, limit).await?;
+        let lines = self.access_log(ctx, patient, limit, |_| Ok(())).await?;
         let links = [("self", format!("{base}/Patient/{patient}/$access-log"))];
-        let mut page = Page::open("searchset", ctx.at, Some(lines.len() as u64), &links);
+        let mut page = Page::open("searchset", ctx.at, Some(lines.len() as u64), &links, Owed::default());
         for line in &lines {
             let event = audit_event(line, patient);
             page.raw(format!("{{\"resource\":{event},\"search\":{{\"mode\":\"match\"}}}}").as_bytes());
@@ -161,7 +192,8 @@ impl Door {
             return Err(self.refuse(access, Refusal::not_found()).await);
         };
         let links = [("self", format!("{base}/{t}/{id}/$provenance"))];
-        let mut page = Page::open("searchset", ctx.at, Some(versions.len() as u64), &links);
+        let owed = permit.owed(&versions);
+        let mut page = Page::open("searchset", ctx.at, Some(versions.len() as u64), &links, owed);
         let events: Vec<_> = versions
             .iter()
             .filter_map(|v| Some((v, self.ledger.event_of_row(v.rid).ok()?)))
@@ -177,10 +209,14 @@ impl Door {
             home: newest.home,
         };
         access.count = u32::try_from(versions.len()).unwrap_or(u32::MAX);
-        self.log(access, &[row], Wait::Wal).await?;
+        if owed.notice {
+            page.outcome(&[part_2_issue()]);
+        }
+        self.log(access, &[row], owed.wait()).await?;
         Ok(Answer {
             status: 200,
             body: page.close(),
+            part_2: owed.notice,
             ..Answer::default()
         })
     }

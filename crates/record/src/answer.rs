@@ -1,6 +1,6 @@
 //! What an interaction gives back: a result for a client, or a refusal with its reasons.
 
-use keepwell_model::outcome::Issue;
+use keepwell_model::outcome::{Issue, Severity};
 use keepwell_model::time::Timestamp;
 
 /// The result of an interaction.
@@ -16,6 +16,21 @@ pub struct Answer {
     pub last_updated: Option<Timestamp>,
     /// `Type/id/_history/version`, for `Location`, below the base.
     pub location: Option<String>,
+    /// Records of a Part 2 programme are in it: [`PART_2_NOTICE`] goes with the answer, whatever its form.
+    pub part_2: bool,
+}
+
+/// The statement that accompanies a disclosure of substance use disorder records, 42 CFR 2.32(a)(2).
+pub const PART_2_NOTICE: &str = "42 CFR part 2 prohibits unauthorized use or disclosure of these records.";
+
+/// The same for an OperationOutcome.
+pub(crate) fn part_2_issue() -> Issue {
+    Issue {
+        severity: Severity::Information,
+        code: "informational",
+        diagnostics: PART_2_NOTICE.to_owned(),
+        expression: None,
+    }
 }
 
 /// Why an interaction was refused. `status` and issues go to the client; they never hold patient data.

@@ -4,7 +4,7 @@
 //! the entries resolved, and all of it committed or none. Reads and searches of it run after the commit. A batch is
 //! the same entries, each on its own.
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Refusal, part_2_issue};
 use crate::change::{Guard, Write};
 use crate::door::Door;
 use crate::event::Access;
@@ -58,6 +58,7 @@ pub(crate) struct Outcome {
     last_updated: Option<keepwell_model::time::Timestamp>,
     resource: Vec<u8>,
     outcome: Option<Vec<Issue>>,
+    part_2: bool,
 }
 
 impl Door {
@@ -86,11 +87,7 @@ impl Door {
         };
         if bundle.str("type") == Some("batch") {
             let outcomes = self.batch(ctx, &each, want, base).await?;
-            return Ok(Answer {
-                status: 200,
-                body: response("batch-response", &outcomes, base),
-                ..Answer::default()
-            });
+            return Ok(processed("batch-response", &outcomes, base));
         }
         let entries = match each.into_iter().collect::<Result<Vec<_>, _>>() {
             Ok(e) => e,
@@ -109,11 +106,7 @@ impl Door {
                 return Err(self.refuse(refused(), e).await);
             }
         };
-        Ok(Answer {
-            status: 200,
-            body: response(kind, &outcomes, base),
-            ..Answer::default()
-        })
+        Ok(processed(kind, &outcomes, base))
     }
 
     pub(crate) fn entries<'v, 'a>(&self, bundle: &'v Value<'a>, base: &str) -> Result<Vec<Entry<'v, 'a>>, Refusal> {
@@ -434,6 +427,7 @@ impl Door {
                             last_updated: w.changed.then_some(w.last_updated),
                             resource,
                             outcome: None,
+                            part_2: false,
                         });
                     }
                 }
@@ -443,6 +437,7 @@ impl Door {
                 answer.location = answer.version.map(|v| format!("{t}/{id}/_history/{v}"));
                 if want != Return::Representation {
                     answer.body.clear();
+                    answer.part_2 = false;
                 }
                 if let Some(slot) = outcomes.get_mut(at) {
                     *slot = Some(Outcome::of(answer));
@@ -472,6 +467,7 @@ impl Door {
                     last_updated: None,
                     resource: Vec::new(),
                     outcome: None,
+                    part_2: false,
                 })
             })
             .collect())
@@ -793,6 +789,7 @@ impl Outcome {
             last_updated: None,
             resource: Vec::new(),
             outcome: Some(e.issues),
+            part_2: false,
         }
     }
 
@@ -804,8 +801,19 @@ impl Outcome {
             version: a.version,
             last_updated: a.last_updated,
             resource: a.body,
-            outcome: None,
+            // The standard place for what is to be said about one entry's answer.
+            outcome: a.part_2.then(|| vec![part_2_issue()]),
+            part_2: a.part_2,
         }
+    }
+}
+
+fn processed(kind: &str, outcomes: &[Outcome], base: &str) -> Answer {
+    Answer {
+        status: 200,
+        body: response(kind, outcomes, base),
+        part_2: outcomes.iter().any(|o| o.part_2),
+        ..Answer::default()
     }
 }
 

@@ -10,7 +10,7 @@ use keepwell_model::actor::{Actor, Context};
 use keepwell_model::home::Home;
 use keepwell_model::time::{Clock, Entropy};
 use keepwell_model::types::ResourceType;
-use keepwell_policy::{Action, Decision, Labels, Obligation, Relation, Request, Target};
+use keepwell_policy::{Action, Decision, Labels, Relation, Request, Target};
 use keepwell_search::index::Version;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -315,15 +315,6 @@ impl Door {
                     "nothing was changed: the change could not be stored",
                 ))
             }
-        }
-    }
-
-    /// Reads wait for the write-ahead log; what the policy obliges to more waits for the disk.
-    pub(crate) fn wait_for(decision: &Decision) -> Wait {
-        if decision.obligations.contains(&Obligation::SyncAudit) {
-            Wait::Fsync
-        } else {
-            Wait::Wal
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `Patient/$everything`: <https://hl7.org/fhir/R4/operation-patient-everything.html>.
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Refusal, part_2_issue};
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
+use crate::permit::Owed;
 use crate::text::assemble;
-use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -48,12 +48,13 @@ impl Door {
         access.resource_type = Some(patient);
         access.export = true;
         match self.everything_page(ctx, id, options, base) {
-            Ok((body, rows)) => {
+            Ok((body, rows, owed)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-                self.log(access, &rows, Wait::Wal).await?;
+                self.log(access, &rows, owed.wait()).await?;
                 Ok(Answer {
                     status: 200,
                     body,
+                    part_2: owed.notice,
                     ..Answer::default()
                 })
             }
@@ -67,7 +68,7 @@ impl Door {
         id: &str,
         options: &EverythingOptions,
         base: &str,
-    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+    ) -> Result<(Vec<u8>, Vec<Row>, Owed), Refusal> {
         let patient = crate::patient_type();
         let path = format!("/Patient/{id}/$everything");
         let note = format!(
@@ -154,9 +155,10 @@ impl Door {
                 format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
             ));
         }
-        let mut page = Page::open("searchset", ctx.at, Some(total), &links);
-        let mut rows = Vec::with_capacity(end - from);
         let shown = found.get(from..end).unwrap_or_default();
+        let owed = permit.owed(shown);
+        let mut page = Page::open("searchset", ctx.at, Some(total), &links, owed);
+        let mut rows = Vec::with_capacity(end - from);
         self.ledger.prefetch(shown.iter().map(|v| v.rid));
         for v in shown {
             let Ok(opened) = self.open(v.rid) else { continue };
@@ -176,7 +178,10 @@ impl Door {
                 home: v.home,
             });
         }
-        Ok((page.close(), rows))
+        if owed.notice {
+            page.outcome(&[part_2_issue()]);
+        }
+        Ok((page.close(), rows, owed))
     }
 }
 

@@ -4,8 +4,8 @@ use crate::answer::{Answer, Refusal};
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
+use crate::permit::Owed;
 use crate::text::assemble;
-use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -62,12 +62,13 @@ impl Door {
         let mut access = Access::of(ctx, action);
         access.resource_type = t;
         match self.history_page(ctx, of, action, options, base) {
-            Ok((body, rows)) => {
+            Ok((body, rows, owed)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-                self.log(access, &rows, Wait::Wal).await?;
+                self.log(access, &rows, owed.wait()).await?;
                 Ok(Answer {
                     status: 200,
                     body,
+                    part_2: owed.notice,
                     ..Answer::default()
                 })
             }
@@ -82,7 +83,7 @@ impl Door {
         action: Action,
         options: &HistoryOptions,
         base: &str,
-    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+    ) -> Result<(Vec<u8>, Vec<Row>, Owed), Refusal> {
         let path = match of {
             HistoryOf::Instance(t, id) => format!("/{t}/{id}/_history"),
             HistoryOf::Type(t) => format!("/{t}/_history"),
@@ -176,7 +177,8 @@ impl Door {
                 format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
             ));
         }
-        let mut page = Page::open("history", ctx.at, exact.then_some(total), &links);
+        let owed = permit.owed(&versions);
+        let mut page = Page::open("history", ctx.at, exact.then_some(total), &links, owed);
         let mut rows = Vec::with_capacity(versions.len());
         self.ledger.prefetch(versions.iter().map(|v| v.rid));
         for v in &versions {
@@ -208,6 +210,6 @@ impl Door {
                 home: v.home,
             });
         }
-        Ok((page.close(), rows))
+        Ok((page.close(), rows, owed))
     }
 }

@@ -31,7 +31,7 @@ mod view;
 mod write;
 
 pub use access_log::Line;
-pub use answer::{Answer, Refusal};
+pub use answer::{Answer, PART_2_NOTICE, Refusal};
 pub use change::{Change, Unmet, Written};
 pub use door::{Door, Limits};
 pub use erase::{Several, name_of};

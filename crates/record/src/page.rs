@@ -1,9 +1,14 @@
 //! Bundles written as bytes: entries are spliced from stored text, never parsed.
 
+use crate::permit::Owed;
 use keepwell_model::json::write_string;
+use keepwell_model::outcome::{Issue, operation_outcome};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use std::fmt::Write as _;
+
+/// The handling caveat of a Bundle with records of a Part 2 programme (HL7 v3 ActCode, refrain policies; as in DS4P).
+const NO_REDISCLOSURE: &str = ",\"security\":[{\"system\":\"http://terminology.hl7.org/CodeSystem/v3-ActCode\",\"code\":\"NORDSCLCD\",\"display\":\"no redisclosure without consent directive\"}]";
 
 /// Writes a searchset or history Bundle.
 pub(crate) struct Page {
@@ -14,13 +19,17 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Opens a Bundle of `kind`; `total` where known; links as (relation, url).
-    pub(crate) fn open(kind: &str, at: Timestamp, total: Option<u64>, links: &[(&str, String)]) -> Self {
+    /// Opens a Bundle of `kind`; `total` where known; links as (relation, url). What it shows may be `owed` a mark.
+    pub(crate) fn open(kind: &str, at: Timestamp, total: Option<u64>, links: &[(&str, String)], owed: Owed) -> Self {
         let mut head = String::with_capacity(256);
         let _ = write!(
             head,
-            "{{\"resourceType\":\"Bundle\",\"type\":\"{kind}\",\"meta\":{{\"lastUpdated\":\"{at}\"}}"
+            "{{\"resourceType\":\"Bundle\",\"type\":\"{kind}\",\"meta\":{{\"lastUpdated\":\"{at}\""
         );
+        if owed.notice {
+            head.push_str(NO_REDISCLOSURE);
+        }
+        head.push('}');
         if let Some(n) = total {
             let _ = write!(head, ",\"total\":{n}");
         }
@@ -76,6 +85,14 @@ impl Page {
     pub(crate) fn raw(&mut self, entry: &[u8]) {
         self.next();
         self.out.extend_from_slice(entry);
+    }
+
+    /// The entry of a searchset that speaks about the search itself; none without issues.
+    pub(crate) fn outcome(&mut self, issues: &[Issue]) {
+        if !issues.is_empty() {
+            let outcome = operation_outcome(issues);
+            self.raw(format!("{{\"resource\":{outcome},\"search\":{{\"mode\":\"outcome\"}}}}").as_bytes());
+        }
     }
 
     /// The finished Bundle.

@@ -3,9 +3,10 @@
 
 use crate::follower::Homes;
 use hashbrown::HashMap;
+use keepwell_ledger::Wait;
 use keepwell_model::actor::{Actor, PurposeOfUse, Role};
-use keepwell_policy::{Action, Decision, Engine, Labels, Relation, Request, Target};
-use keepwell_search::index::RowFacts;
+use keepwell_policy::{Action, Decision, Engine, Labels, Obligation, Relation, Request, Target};
+use keepwell_search::index::{RowFacts, Version};
 use parking_lot::RwLock;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -65,6 +66,32 @@ impl Gate {
                 purpose,
             ))
         })
+    }
+}
+
+/// What the policy demands of an answer beside the usual audit entry, taken together over all that it shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Owed {
+    /// Records of a Part 2 programme are among it: the notice of 42 CFR 2.32 goes with them.
+    pub(crate) notice: bool,
+    /// Restricted records are among it: the entry is on disk before the answer leaves.
+    sync: bool,
+}
+
+impl Owed {
+    /// Adds what one decision demands.
+    pub(crate) fn add(&mut self, decision: &Decision) {
+        for obligation in &decision.obligations {
+            match obligation {
+                Obligation::Part2Notice => self.notice = true,
+                Obligation::SyncAudit => self.sync = true,
+            }
+        }
+    }
+
+    /// What the audit entry waits for: the write-ahead log, or the disk.
+    pub(crate) fn wait(self) -> Wait {
+        if self.sync { Wait::Fsync } else { Wait::Wal }
     }
 }
 
@@ -136,7 +163,25 @@ impl Permit {
         self.asks(row, relation)
     }
 
+    /// What showing these rows, which are permitted, demands.
+    pub(crate) fn owed<'r>(&self, rows: impl IntoIterator<Item = &'r Version>) -> Owed {
+        let mut owed = Owed::default();
+        let mut last = None;
+        for row in rows.into_iter().map(Version::facts) {
+            // Neighbours are mostly of one patient, type and label set.
+            let key = (row.slot, row.resource_type, row.labels);
+            if last.replace(key) != Some(key) {
+                owed.add(&self.decision(&row, self.homes.relation(&self.actor, row.slot)));
+            }
+        }
+        owed
+    }
+
     fn asks(&self, row: &RowFacts, relation: Relation) -> bool {
+        self.decision(row, relation).permit
+    }
+
+    fn decision(&self, row: &RowFacts, relation: Relation) -> Arc<Decision> {
         let request = Request::new(
             &self.actor,
             self.action,
@@ -145,7 +190,7 @@ impl Permit {
             Labels(row.labels),
             self.purpose,
         );
-        self.gate.decide(&request).permit
+        self.gate.decide(&request)
     }
 
     /// The same as a predicate that remembers what it has asked: a search calls it for every candidate.

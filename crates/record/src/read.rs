@@ -3,6 +3,7 @@
 use crate::answer::{Answer, Refusal};
 use crate::door::{Door, Row};
 use crate::event::Access;
+use crate::permit::Owed;
 use crate::text::assemble;
 use crate::view::{View, render};
 use keepwell_model::actor::Context;
@@ -60,6 +61,8 @@ impl Door {
         if head.kind != RowKind::Version {
             return Err(self.refuse(access, Refusal::gone()).await);
         }
+        let mut owed = Owed::default();
+        owed.add(&decision);
         let last_updated = Timestamp(head.last_updated);
         let mut answer = Answer {
             status: 200,
@@ -67,6 +70,7 @@ impl Door {
             version: Some(head.version),
             last_updated: Some(last_updated),
             location: None,
+            part_2: false,
         };
         let unchanged = match (options.if_none_match, options.if_modified_since) {
             (Some(v), _) => v == head.version,
@@ -82,6 +86,7 @@ impl Door {
             };
             assemble(t, id, head.version, last_updated, &opened.text, &mut answer.body);
             render(t, &options.view, &mut answer.body)?;
+            answer.part_2 = owed.notice;
         }
         access.status = answer.status;
         access.count = 1;
@@ -91,7 +96,7 @@ impl Door {
                 rid: head.rid,
                 home: head.home,
             }],
-            Self::wait_for(&decision),
+            owed.wait(),
         )
         .await?;
         Ok(answer)

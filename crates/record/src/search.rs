@@ -1,15 +1,15 @@
 //! search: <https://hl7.org/fhir/R4/search.html>.
 
-use crate::answer::{Answer, Refusal};
+use crate::answer::{Answer, Refusal, part_2_issue};
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
+use crate::permit::Owed;
 use crate::text::assemble;
 use crate::view::{View, render};
-use keepwell_ledger::Wait;
 use keepwell_model::actor::Context;
 use keepwell_model::json;
-use keepwell_model::outcome::{Issue, Severity, operation_outcome};
+use keepwell_model::outcome::{Issue, Severity};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
@@ -117,15 +117,16 @@ impl Door {
         let mut access = Access::of(ctx, Action::Search);
         access.resource_type = Some(t);
         let ready = self.page(ctx, request, &mut access);
-        let (body, rows) = match ready {
+        let (body, rows, owed) = match ready {
             Ok(r) => r,
             Err(e) => return Err(self.refuse(access, e).await),
         };
         access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        self.log(access, &rows, Wait::Wal).await?;
+        self.log(access, &rows, owed.wait()).await?;
         Ok(Answer {
             status: 200,
             body,
+            part_2: owed.notice,
             ..Answer::default()
         })
     }
@@ -135,7 +136,7 @@ impl Door {
         ctx: &Context,
         request: &SearchRequest<'_>,
         access: &mut Access,
-    ) -> Result<(Vec<u8>, Vec<Row>), Refusal> {
+    ) -> Result<(Vec<u8>, Vec<Row>, Owed), Refusal> {
         let resumed = match request.params {
             [(name, token)] if name == CURSOR => Some(self.open_cursor(ctx, request, token)?),
             _ => None,
@@ -178,7 +179,8 @@ impl Door {
             summary: Some(query.summary),
             elements: query.elements.clone(),
         };
-        let mut page = Page::open("searchset", ctx.at, found.total, &links);
+        let owed = permit.owed(found.matches.iter().chain(&found.included));
+        let mut page = Page::open("searchset", ctx.at, found.total, &links, owed);
         let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
         let mut show = |page: &mut Page, hit: &Version, mode: &str| -> Result<(), Refusal> {
             // Erased between the search and the opening: it is gone, and so is the entry.
@@ -230,11 +232,9 @@ impl Door {
                 expression: None,
             });
         }
-        if !notes.is_empty() {
-            let outcome = operation_outcome(&notes);
-            page.raw(format!("{{\"resource\":{outcome},\"search\":{{\"mode\":\"outcome\"}}}}").as_bytes());
-        }
-        Ok((page.close(), rows))
+        notes.extend(owed.notice.then(part_2_issue));
+        page.outcome(&notes);
+        Ok((page.close(), rows, owed))
     }
 
     fn next_link(

@@ -572,6 +572,8 @@ impl Door {
             version: Some(w.version),
             last_updated: Some(w.last_updated),
             location: Some(format!("{}/{}/_history/{}", w.resource_type, w.id, w.version)),
+            // Shown to the one who sent it.
+            part_2: false,
         };
         shape(answer, want)
     }

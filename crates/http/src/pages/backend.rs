@@ -34,7 +34,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Ends the session at the server, durably, and returns the `Set-Cookie` value that clears the cookie.
     fn sign_out(&self, session: &Session, seen: &Seen) -> impl Future<Output = String> + Send;
 
-    /// Patients that match all given fields, best first, at most `limit`; each shown one is logged.
+    /// Patients that match all given fields, by name, at most `limit`; each shown one is logged.
     fn find(
         &self,
         ctx: &Context,
@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync + 'static {
     /// The Patient resources of these ids as JSON, in that order, leaving out what cannot be read (any more).
     fn patients(&self, ctx: &Context, ids: &[String]) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
 
-    /// A patient and the newest resources of the wanted types, each type up to its number. Types the role may not see
+    /// A patient and the newest resources of the wanted types by what they are dated, each type up to its number. Types the role may not see
     /// are named in [`Compartment::withheld`] rather than refused.
     fn compartment(
         &self,
@@ -150,7 +150,7 @@ pub struct Find {
     pub name: String,
     /// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`.
     pub birth_date: String,
-    /// A whole record number or insurance number.
+    /// A whole record number, or the number of an insurance the patient has, for roles that may see insurances.
     pub identifier: String,
 }
 
@@ -165,6 +165,8 @@ pub struct Compartment {
     pub withheld: Vec<ResourceType>,
     /// Types of which there is more than was wanted.
     pub capped: Vec<ResourceType>,
+    /// What must be said with what is shown (42 CFR 2.32); empty for nothing.
+    pub notice: &'static str,
 }
 
 /// Who looked at a record.
@@ -210,8 +212,6 @@ pub struct Access {
 pub enum Mark {
     /// Its inclusion proof leads to the root of the signed checkpoint.
     Proven,
-    /// Newer than the newest checkpoint.
-    Pending,
     /// The proof fails: the log or the entry was changed.
     Failed,
 }

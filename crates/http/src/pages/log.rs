@@ -77,11 +77,8 @@ fn visit(group: &[&Access], own: bool) -> Option<Visit> {
         .iter()
         .map(|(verb, things)| format!("{verb} {}", things.join(", ")).trim().to_owned())
         .collect();
-    let any = |m| group.iter().any(|e| e.mark == m);
-    let mark = if any(Mark::Failed) {
+    let mark = if group.iter().any(|e| e.mark == Mark::Failed) {
         Mark::Failed
-    } else if any(Mark::Pending) {
-        Mark::Pending
     } else {
         Mark::Proven
     };
@@ -198,7 +195,7 @@ mod tests {
     fn one_visit_is_one_line_and_keeps_every_number() {
         let log = [
             entry(9, 101, "A", "search Condition", Mark::Proven),
-            entry(8, 100, "A", "search AllergyIntolerance", Mark::Pending),
+            entry(8, 100, "A", "search AllergyIntolerance", Mark::Failed),
             entry(7, 100, "A", "search AllergyIntolerance", Mark::Proven),
             entry(6, 99, "A", "read Patient", Mark::Proven),
             entry(5, 20, "A", "read Patient", Mark::Proven),
@@ -213,12 +210,7 @@ mod tests {
         assert_eq!(
             short,
             [
-                (
-                    "6–9",
-                    "opened identity; looked up allergies, problems",
-                    Mark::Pending,
-                    4
-                ),
+                ("6–9", "opened identity; looked up allergies, problems", Mark::Failed, 4),
                 ("5", "opened identity", Mark::Proven, 1),
                 ("4", "opened the whole record", Mark::Proven, 1),
                 ("3", "loaded the record", Mark::Proven, 1),

@@ -672,6 +672,7 @@ impl<B: Backend> Pages<B> {
             log.as_deref(),
             &names(&found.capped),
             &names(&found.withheld),
+            found.notice,
         ))
         .into_response()
     }

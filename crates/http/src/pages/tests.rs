@@ -59,13 +59,21 @@ fn page(role: Role) -> Page {
 
 fn chart_of(patient: &Value<'_>, resources: &[Value<'_>]) -> String {
     let view = ChartView::from_resources(patient, resources, &all_types(), today());
-    view::render_chart(&page(Role::Physician), &view, false, Some("/x"), "Observation", "Claim")
+    view::render_chart(
+        &page(Role::Physician),
+        &view,
+        false,
+        Some("/x"),
+        "Observation",
+        "Claim",
+        "Not to be passed on.",
+    )
 }
 
 fn log(text: &str) -> AccessLog {
     AccessLog {
         patient: SAMPLE.lines().next().unwrap().to_owned(),
-        entries: [Mark::Proven, Mark::Pending]
+        entries: [Mark::Proven, Mark::Failed]
             .into_iter()
             .map(|mark| Access {
                 number: 7,
@@ -170,7 +178,7 @@ fn blocks_that_were_not_looked_at_are_left_out_rather_than_said_to_be_empty() {
     let only = [ResourceType::from_name("Coverage").unwrap()];
     let view = ChartView::from_resources(&patient, &[], &only, today());
     assert_eq!(view.allergies, Allergies::Hidden);
-    let html = view::render_chart(&page(Role::Billing), &view, false, None, "", "");
+    let html = view::render_chart(&page(Role::Billing), &view, false, None, "", "", "");
     assert!(html.contains("No insurance recorded."));
     for words in [
         "llergies",
@@ -257,7 +265,7 @@ fn a_failing_proof_is_said_first() {
     let mut log = log("x");
     let banner = Banner::default();
     let html = |log: &AccessLog| view::render_access(&page(Role::PrivacyOfficer), &banner, log, false);
-    assert!(html(&log).contains("Verified up to the newest checkpoint."));
+    assert!(html(&log).contains("does not match its signed checkpoint"));
     log.entries[1].mark = Mark::Proven;
     assert!(html(&log).contains("Verified.</b> Each line"));
     log.checkpoint = None;
@@ -522,6 +530,7 @@ fn no_other_page_lets_markup_through() {
                     Some(text),
                     text,
                     text,
+                    text,
                 ),
             ),
         ]
@@ -688,6 +697,7 @@ impl Backend for Fake {
             resources,
             withheld: Vec::new(),
             capped: Vec::new(),
+            notice: "",
         })
     }
 

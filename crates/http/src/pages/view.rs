@@ -177,10 +177,11 @@ struct ChartPage<'a> {
     log_href: Option<&'a str>,
     capped: &'a str,
     withheld: &'a str,
+    notice: &'a str,
 }
 
 /// A patient's chart. `own`: the patient reads her own; `log_href`: where the access log is, for those who may see it;
-/// `capped` and `withheld` name resource types.
+/// `capped` and `withheld` name resource types; `notice` goes with what is shown.
 #[must_use]
 pub fn render_chart(
     page: &Page,
@@ -189,6 +190,7 @@ pub fn render_chart(
     log_href: Option<&str>,
     capped: &str,
     withheld: &str,
+    notice: &str,
 ) -> String {
     let sections = [
         (view.problems.is_some(), "problems", "Problems"),
@@ -221,6 +223,7 @@ pub fn render_chart(
         log_href,
         capped,
         withheld,
+        notice,
     })
 }
 
@@ -241,7 +244,6 @@ struct AccessPage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seal {
     Proven,
-    Pending,
     Failed,
     Unchecked,
 }
@@ -252,7 +254,6 @@ impl Seal {
         match log.checkpoint {
             _ if any(Mark::Failed) => Seal::Failed,
             None => Seal::Unchecked,
-            Some(_) if any(Mark::Pending) => Seal::Pending,
             Some(_) => Seal::Proven,
         }
     }
@@ -260,7 +261,6 @@ impl Seal {
     fn class(self) -> &'static str {
         match self {
             Seal::Proven => "good",
-            Seal::Pending => "good",
             Seal::Failed => "bad",
             Seal::Unchecked => "warn",
         }
@@ -269,7 +269,6 @@ impl Seal {
     fn heading(self) -> &'static str {
         match self {
             Seal::Proven => "Verified.",
-            Seal::Pending => "Verified up to the newest checkpoint.",
             Seal::Failed => "The log does not match its signed checkpoint.",
             Seal::Unchecked => "Not verified: there is no checkpoint yet.",
         }
@@ -278,7 +277,6 @@ impl Seal {
     fn text(self) -> &'static str {
         match self {
             Seal::Proven => "Each line was proven to be in the signed log just now.",
-            Seal::Pending => "The newest lines follow with the next checkpoint; they are marked.",
             Seal::Failed => {
                 "A line was changed, added or taken away. Keep the server running and call the security officer."
             }
@@ -379,7 +377,6 @@ impl Mark {
     fn class(self) -> &'static str {
         match self {
             Mark::Proven => "good",
-            Mark::Pending => "wait",
             Mark::Failed => "bad",
         }
     }
@@ -387,7 +384,6 @@ impl Mark {
     fn sign(self) -> &'static str {
         match self {
             Mark::Proven => "✓",
-            Mark::Pending => "…",
             Mark::Failed => "✗",
         }
     }
@@ -395,7 +391,6 @@ impl Mark {
     fn text(self) -> &'static str {
         match self {
             Mark::Proven => "proven to be in the signed log",
-            Mark::Pending => "newer than the newest checkpoint",
             Mark::Failed => "proof failed",
         }
     }
