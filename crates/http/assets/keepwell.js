@@ -2,11 +2,15 @@
 
 // A one-time code travels in the fragment, which browsers do not send; it is put into the field and out of the address.
 const code = document.getElementById("code");
-if (code && location.hash.length > 1) {
+function takeCode() {
+  if (!code || location.hash.length < 2) return;
   code.value = decodeURIComponent(location.hash.slice(1));
   history.replaceState(null, "", location.pathname);
   code.focus();
 }
+takeCode();
+// A link that is opened while the page is there already changes the fragment only.
+addEventListener("hashchange", takeCode);
 
 // "/" finds a patient from anywhere.
 document.addEventListener("keydown", (event) => {

@@ -20,10 +20,19 @@ use axum::response::IntoResponse as _;
 use axum::routing::get;
 use keepwell_identity::Identity;
 use keepwell_model::actor::Role;
+use keepwell_model::time::Timestamp;
 use keepwell_record::Door;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use tower::ServiceExt as _;
+
+/// A certificate that ends within so many days is told about.
+pub const CERTIFICATE_WARNING_DAYS: i64 = 30;
+
+/// Where a process says that it runs, sealed or not.
+pub(crate) const HEALTH: &str = "/health";
+/// Where it says that the record is open.
+pub(crate) const READY: &str = "/ready";
 
 /// What the handlers share.
 pub struct App {
@@ -47,6 +56,8 @@ pub struct App {
     pub strangers: fhir::Strangers,
     /// Served over TLS.
     pub secure: bool,
+    /// When the certificate ends, if there is one.
+    pub certificate_ends: Option<Timestamp>,
     /// Reached from this machine only.
     pub loopback: bool,
     /// What the pages show of the site.
@@ -104,8 +115,8 @@ impl Front {
     pub fn new(app: Arc<App>) -> Self {
         let pages = pages::router(Arc::new(site::PagesBackend::new(Arc::clone(&app))));
         let state = Router::new()
-            .route("/health", get(fhir::health))
-            .route("/ready", get(fhir::ready))
+            .route(HEALTH, get(fhir::health))
+            .route(READY, get(fhir::ready))
             .with_state(Arc::clone(&app));
         Self {
             fhir: Some(app),
@@ -146,7 +157,7 @@ pub fn metrics_router(app: Arc<App>) -> Router {
             "/metrics",
             get(|State(app): State<Arc<App>>| async move {
                 let s = app.door.ledger().status();
-                let gauges = [
+                let mut gauges = vec![
                     ("keepwell_rows", "Rows in the log.", s.rows as f64),
                     ("keepwell_log_entries", "Entries in the audit log.", s.entries as f64),
                     ("keepwell_slots_active", "Key slots in use.", f64::from(s.slots_active)),
@@ -161,6 +172,14 @@ pub fn metrics_router(app: Arc<App>) -> Router {
                         f64::from(u8::from(s.stopped.is_some())),
                     ),
                 ];
+                if let Some(ends) = app.certificate_ends {
+                    let left = (ends.0 - app.door.clock().now().0) as f64 / 1000.0;
+                    gauges.push((
+                        "keepwell_certificate_seconds_left",
+                        "Time until the certificate ends; negative afterwards.",
+                        left,
+                    ));
+                }
                 (
                     [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
                     app.metrics.render(&gauges),
@@ -172,7 +191,7 @@ pub fn metrics_router(app: Arc<App>) -> Router {
 
 /// The answers of a sealed server.
 pub fn sealed_router() -> Router {
-    Router::new().route("/health", get(fhir::health)).fallback(|| async {
+    Router::new().route(HEALTH, get(fhir::health)).fallback(|| async {
         let issue = keepwell_model::outcome::Issue::error(
             "transient",
             "the server is sealed: its keys are not in memory. The operator unseals it with `keepwell keys unseal`",

@@ -1,68 +1,279 @@
-//! OpenAPI 3.1 of what is not FHIR: health and readiness. The FHIR API describes itself by its CapabilityStatement.
+//! The published list of routes as OpenAPI 3.1: the FHIR API, the pages, health and readiness. What FHIR says better
+//! (resource types, search parameters, profiles) stands in the CapabilityStatement.
+//!
+//! The list is made of [`OPEN`], [`crate::routes::ROUTES`] and [`crate::pages::ROUTES`]; the first two are also what
+//! requests are dispatched by, the third is compared with the pages' router by a test (APP-14).
 
+use crate::routes::{Interaction, ROUTES};
+use crate::{HEALTH, READY, pages};
 use keepwell_model::json::{Value, object};
+use std::borrow::Cow;
 
-fn plain(description: &'static str) -> Value<'static> {
-    object([
-        ("description", Value::from(description)),
-        (
-            "content",
-            object([(
-                "text/plain",
-                object([("schema", object([("type", Value::from("string"))]))]),
-            )]),
-        ),
-    ])
+/// What anybody may ask beside FHIR and the pages: path and meaning.
+pub const OPEN: [(&str, &str); 2] = [
+    (HEALTH, "Whether the process runs."),
+    (READY, "Whether the record is open; 503 while it is not."),
+];
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Whoever has a bearer token; the policy decides.
+    Token,
+    /// Whoever is signed in to the pages; the policy decides.
+    Session,
 }
 
-fn get(id: &'static str, summary: &'static str, responses: Value<'static>) -> Value<'static> {
-    object([(
-        "get",
+/// A published route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// HTTP method; GET answers HEAD too.
+    pub method: &'static str,
+    /// Path with variables in braces.
+    pub path: String,
+    /// What it does, in a sentence.
+    pub summary: String,
+    /// Who may call it.
+    pub access: Access,
+}
+
+/// Every route of the main listener.
+#[must_use]
+pub fn published() -> Vec<Published> {
+    let open = OPEN.iter().map(|(path, summary)| Published {
+        method: "GET",
+        path: (*path).to_owned(),
+        summary: (*summary).to_owned(),
+        access: Access::Open,
+    });
+    let fhir = ROUTES.iter().map(|r| Published {
+        method: r.method,
+        path: if r.path == "/" {
+            "/fhir".to_owned()
+        } else {
+            format!("/fhir{}", r.path)
+        },
+        summary: summary(r.interaction).to_owned(),
+        access: match r.interaction {
+            Interaction::Capabilities => Access::Open,
+            _ => Access::Token,
+        },
+    });
+    let pages = pages::ROUTES.iter().map(|(method, path, needs)| Published {
+        method,
+        path: (*path).to_owned(),
+        summary: format!("Page. Needs {needs}."),
+        access: if needs.contains("session") {
+            Access::Session
+        } else {
+            Access::Open
+        },
+    });
+    open.chain(fhir).chain(pages).collect()
+}
+
+fn summary(interaction: Interaction) -> &'static str {
+    use Interaction as I;
+    match interaction {
+        I::Capabilities => "The CapabilityStatement: types, interactions, search parameters.",
+        I::Bundle => "Process a batch or transaction.",
+        I::HistorySystem => "The history of everything.",
+        I::HistoryType => "The history of a type.",
+        I::HistoryInstance => "The history of a resource.",
+        I::Search | I::SearchPost => "Search a type.",
+        I::CompartmentSearch | I::CompartmentSearchPost => "Search a type within a compartment.",
+        I::Create => "Create a resource, under `If-None-Exist` only if there is none.",
+        I::Read => "Read a resource.",
+        I::Vread => "Read a version of a resource.",
+        I::Update => "Update a resource, or create it under this id.",
+        I::Patch => "Change parts of a resource (JSON Patch).",
+        I::Delete => "Delete a resource.",
+        I::ConditionalUpdate => "Update the resource that a search finds.",
+        I::ConditionalPatch => "Change parts of the resource that a search finds (JSON Patch).",
+        I::ConditionalDelete => "Delete the resource that a search finds.",
+        I::Validate => "Validate a resource without storing it.",
+        I::Everything => "The whole record of a patient.",
+        I::AccessLog => "Who looked at the record of a patient.",
+        I::Provenance => "Who wrote each version of a resource.",
+    }
+}
+
+/// The operation's id: method and path in words, the same as long as the route is.
+fn id(route: &Published) -> String {
+    let mut out = route.method.to_ascii_lowercase();
+    for part in route
+        .path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|p| !p.is_empty())
+    {
+        out.push('_');
+        out.push_str(part);
+    }
+    out
+}
+
+fn text(value: impl Into<Cow<'static, str>>) -> Value<'static> {
+    Value::String(value.into())
+}
+
+fn list(items: impl IntoIterator<Item = Value<'static>>) -> Value<'static> {
+    Value::Array(items.into_iter().collect())
+}
+
+fn parameters(path: &str) -> Value<'static> {
+    let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    list(names.map(|name| {
         object([
-            ("operationId", Value::from(id)),
-            ("summary", Value::from(summary)),
-            ("security", Value::Array(Vec::new())),
-            ("responses", responses),
-        ]),
-    )])
+            ("name", text(name.to_owned())),
+            ("in", text("path")),
+            ("required", Value::Bool(true)),
+            ("schema", object([("type", text("string"))])),
+        ])
+    }))
+}
+
+fn operation(route: &Published) -> Value<'static> {
+    let kind = match (
+        route.access,
+        route.path.starts_with("/fhir"),
+        OPEN.iter().any(|(p, _)| *p == route.path),
+    ) {
+        (_, true, _) => "application/fhir+json",
+        (_, _, true) => "text/plain",
+        _ => "text/html",
+    };
+    let content = |kind: &'static str| object([(kind, object([("schema", object([]))]))]);
+    let security = match route.access {
+        Access::Open => list([]),
+        Access::Token => list([object([("token", list([]))])]),
+        Access::Session => list([object([("session", list([]))])]),
+    };
+    let otherwise = if route.path.starts_with("/fhir") {
+        "An OperationOutcome."
+    } else {
+        "What went wrong."
+    };
+    object([
+        ("operationId", text(id(route))),
+        ("summary", text(route.summary.clone())),
+        ("security", security),
+        ("parameters", parameters(&route.path)),
+        (
+            "responses",
+            object([
+                (
+                    "2XX",
+                    object([("description", text("Done.")), ("content", content(kind))]),
+                ),
+                (
+                    "default",
+                    object([("description", text(otherwise)), ("content", content(kind))]),
+                ),
+            ]),
+        ),
+    ])
 }
 
 /// The document.
 #[must_use]
 pub fn document() -> String {
+    let mut paths: Vec<(Cow<'static, str>, Value<'static>)> = Vec::new();
+    for route in &published() {
+        let named = (Cow::Owned(route.method.to_ascii_lowercase()), operation(route));
+        match paths.iter_mut().find(|(path, _)| *path == route.path) {
+            Some((_, Value::Object(methods))) => methods.push(named),
+            _ => paths.push((Cow::Owned(route.path.clone()), Value::Object(vec![named]))),
+        }
+    }
+    let schemes = object([
+        (
+            "token",
+            object([
+                ("type", text("http")),
+                ("scheme", text("bearer")),
+                ("description", text("From `keepwell token`.")),
+            ]),
+        ),
+        (
+            "session",
+            object([
+                ("type", text("apiKey")),
+                ("in", text("cookie")),
+                ("name", text("keepwell")),
+                (
+                    "description",
+                    text("The pages' own cookie (`__Host-keepwell` over TLS); it opens no part of the API."),
+                ),
+            ]),
+        ),
+    ]);
     let doc = object([
-        ("openapi", Value::from("3.1.0")),
+        ("openapi", text("3.1.0")),
         (
             "info",
             object([
-                ("title", Value::from("Keepwell, beside FHIR")),
-                ("version", Value::from(env!("CARGO_PKG_VERSION"))),
+                ("title", text("Keepwell")),
+                ("version", text(env!("CARGO_PKG_VERSION"))),
                 (
                     "description",
-                    Value::from("The FHIR API is described by GET /fhir/metadata."),
+                    text("Every route. The FHIR API is described further by GET /fhir/metadata."),
                 ),
             ]),
         ),
-        (
-            "paths",
-            object([
-                (
-                    "/health",
-                    get("health", "The process runs.", object([("200", plain("It runs."))])),
-                ),
-                (
-                    "/ready",
-                    get(
-                        "ready",
-                        "The record is open.",
-                        object([("200", plain("It is.")), ("503", plain("It is not, or it is sealed."))]),
-                    ),
-                ),
-            ]),
-        ),
+        ("paths", Value::Object(paths)),
+        ("components", object([("securitySchemes", schemes)])),
     ]);
     let mut out = String::new();
     doc.write_pretty(&mut out, 0);
     out.push('\n');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_route_is_in_the_document_once() {
+        let document = document();
+        let document = keepwell_model::json::parse(&document).unwrap();
+        let paths = document.get("paths").unwrap();
+        let mut ids = std::collections::HashSet::new();
+        let routes = published();
+        assert_eq!(routes.len(), OPEN.len() + ROUTES.len() + pages::ROUTES.len());
+        for route in &routes {
+            let method = route.method.to_ascii_lowercase();
+            let operation = paths.get(&route.path).and_then(|p| p.get(&method));
+            let operation = operation.unwrap_or_else(|| panic!("{} {}", route.method, route.path));
+            assert!(
+                ids.insert(operation.str("operationId").unwrap().to_owned()),
+                "{route:?}"
+            );
+            let variables = route.path.matches('{').count();
+            assert_eq!(
+                operation.get("parameters").and_then(Value::items).unwrap().len(),
+                variables
+            );
+        }
+    }
+
+    /// Routes are made in two places: here and in the pages, whose own test compares them with their list.
+    #[test]
+    fn no_other_route_is_served() {
+        let source = include_str!("lib.rs");
+        let (served, _) = source.split_once("/// The metrics listener").unwrap();
+        let routed: Vec<&str> = served
+            .split(".route(")
+            .skip(1)
+            .filter_map(|rest| rest.split(',').next())
+            .collect();
+        // Everything below /fhir is dispatched by `routes::find`, which knows nothing but the list.
+        assert_eq!(routed, ["HEALTH", "READY"]);
+        assert_eq!(served.matches("fhir::handle").count(), 1);
+        for other in ["nest", "fallback", "route_service"] {
+            assert!(!served.contains(&format!(".{other}(")), "{other}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub enum Command {
     /// The authorization policies: their table, a check, an explanation.
     #[command(subcommand)]
     Policy(Policy),
-    /// Print the OpenAPI description of what is not FHIR.
+    /// Print the OpenAPI description of every route.
     Openapi,
 }
 
@@ -159,9 +159,13 @@ pub struct Import {
     /// Files and directories: .json, .ndjson, each also .gz or .zst.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Load over the API of a server at this base instead, for example http://127.0.0.1:8080/fhir.
+    /// Load over the API of a server at this base instead, for example https://clinic.example/fhir. Without TLS this
+    /// machine only.
     #[arg(long, requires = "token_file")]
     pub url: Option<String>,
+    /// Certificate authorities that may vouch for the server of `--url` (PEM); otherwise the system's.
+    #[arg(long, requires = "url")]
+    pub ca: Option<PathBuf>,
     /// File with the bearer token for `--url`.
     #[arg(long)]
     pub token_file: Option<PathBuf>,

@@ -137,8 +137,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::LoginLink(a) => {
             let said = perform(&a.data.data, &a.unlock, Op::LoginLink { user: a.user }).await?;
-            say("one-time sign-in code, to be typed at the sign-in page:");
-            print(text(&said, "code"))?;
+            if text(&said, "link").is_empty() {
+                say("The server is not running, so that its address is not known. One-time code for the sign-in page:");
+                print(text(&said, "code"))?;
+            } else {
+                say("One-time sign-in link:");
+                print(text(&said, "link"))?;
+            }
             say(&format!("valid once, until {}", text(&said, "expires")));
         }
         Command::Verify(a) => {
@@ -270,7 +275,7 @@ async fn import(a: cli::Import) -> anyhow::Result<ExitCode> {
     let total = match (&a.url, &a.token_file) {
         (Some(url), Some(file)) => {
             let token = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
-            let sink = Arc::new(remote::Remote::new(url, token.trim().to_owned())?);
+            let sink = Arc::new(remote::Remote::new(url, token.trim().to_owned(), a.ca.as_deref())?);
             load::files(&sink, &a.files, tell).await?
         }
         _ if socket::ask(&a.data.data, &Op::KeysStatus)?.is_some() => {

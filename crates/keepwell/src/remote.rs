@@ -1,49 +1,103 @@
-//! `import --url`: the same files over the API of a server, by a small HTTP/1.1 client (one connection at a time).
+//! `import --url`: the same files over the API of a server, by a small HTTP/1.1 client (a connection for each Bundle).
+//!
+//! Over the network it speaks TLS only and verifies whom it speaks to: a token and records go to nobody else.
 
 use crate::load::Sink;
+use crate::tls;
 use anyhow::{Context as _, bail};
 use keepwell_model::outcome::Issue;
 use keepwell_record::Imported;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Longest answer that is read.
+const ANSWER_MAX: u64 = 256 << 20;
+/// Longest wait for the server to take or give something.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A server that takes transactions.
 pub struct Remote {
+    /// Host and port to connect to.
+    address: String,
+    /// Host as the URL has it, for `Host`.
     host: String,
     path: String,
     token: String,
+    /// Whom the certificate must name, and by which authorities; `None` for plain HTTP to this machine.
+    tls: Option<(ServerName<'static>, Arc<rustls::ClientConfig>)>,
 }
 
+/// A connection, in clear or not.
+trait Wire: Read + Write {}
+impl<T: Read + Write> Wire for T {}
+
 impl Remote {
-    /// A server by its FHIR base. Only plain HTTP to this machine is spoken; over the network, run `import` beside
-    /// the server's data directory or put the files through a client with TLS.
+    /// A server by its FHIR base. `ca` names the authorities that may vouch for it; otherwise the system's may.
     ///
     /// # Errors
-    /// The URL is not one to loopback.
-    pub fn new(url: &str, token: String) -> anyhow::Result<Self> {
-        let Some(rest) = url.trim_end_matches('/').strip_prefix("http://") else {
-            bail!("--url speaks plain HTTP to this machine only: http://127.0.0.1:PORT/fhir");
+    /// The URL is neither https nor one to this machine, or there are no authorities.
+    pub fn new(url: &str, token: String, ca: Option<&Path>) -> anyhow::Result<Self> {
+        if !url.chars().chain(token.chars()).all(|c| c.is_ascii_graphic()) || token.is_empty() {
+            bail!("--url is an address and the token file holds one token, both without spaces");
+        }
+        let url = url.trim_end_matches('/');
+        let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => bail!("--url begins with https:// (or, for this machine, http://)"),
         };
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let name = host.rsplit_once(':').map_or(host, |(h, _)| h);
-        if !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
-            bail!("a token and records are not sent in clear to another machine: use 127.0.0.1");
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().context("--url has a bad port")?),
+            _ => (host, if secure { 443 } else { 80 }),
+        };
+        if !secure && !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+            bail!("a token and records are not sent in clear to another machine: use https://");
         }
+        let tls = if secure {
+            let bare = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(bare).context("--url names no host")?;
+            Some((name, tls::client(ca)?))
+        } else {
+            None
+        };
         Ok(Self {
+            address: format!("{name}:{port}"),
             host: host.to_owned(),
             path: format!("/{path}"),
             token,
+            tls,
         })
     }
 
+    fn connect(&self) -> anyhow::Result<Box<dyn Wire>> {
+        let stream = TcpStream::connect(&self.address).with_context(|| format!("cannot reach {}", self.address))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let Some((name, config)) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let session = rustls::ClientConnection::new(Arc::clone(config), name.clone())?;
+        let mut stream = rustls::StreamOwned::new(session, stream);
+        // The handshake now, so that a server nobody vouches for is told from one that breaks off.
+        while stream.conn.is_handshaking() {
+            stream
+                .conn
+                .complete_io(&mut stream.sock)
+                .with_context(|| format!("{} could not be verified, so nothing was sent to it", self.address))?;
+        }
+        Ok(Box::new(stream))
+    }
+
     fn post(&self, body: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
-        let stream = TcpStream::connect(&self.host).with_context(|| format!("cannot reach {}", self.host))?;
-        stream.set_read_timeout(Some(Duration::from_secs(300)))?;
-        let mut out = &stream;
+        let mut wire = self.connect()?;
         write!(
-            out,
+            wire,
             "POST {} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/fhir+json\r\n\
              Prefer: return=minimal\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             self.path,
@@ -51,24 +105,35 @@ impl Remote {
             self.token,
             body.len()
         )?;
-        out.write_all(body)?;
-        let mut reader = BufReader::new(&stream);
+        // A server may refuse before it has read everything: its answer counts.
+        let written = wire.write_all(body).and_then(|()| wire.flush());
+        let mut reader = BufReader::new(wire);
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        if reader.read_line(&mut line).is_err() {
+            written?;
+        }
         let status = line
             .split(' ')
             .nth(1)
             .and_then(|s| s.parse().ok())
             .context("the server's answer is not HTTP")?;
+        let mut length = None;
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 || line.trim().is_empty() {
                 break;
             }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().ok();
+            }
         }
-        let mut body = Vec::new();
-        reader.read_to_end(&mut body)?;
-        Ok((status, body))
+        let mut answer = Vec::new();
+        reader
+            .take(length.unwrap_or(ANSWER_MAX).min(ANSWER_MAX))
+            .read_to_end(&mut answer)?;
+        Ok((status, answer))
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Served {
 struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<tls::Loaded>,
     origin: String,
     hosts: Vec<String>,
 }
@@ -110,6 +110,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let bound = bind(&served, &site.settings).await?;
     let mut prefix = [0; 4];
     SystemEntropy.fill(&mut prefix)?;
+    let certificate_ends = bound.tls.as_ref().map(|t| t.ends);
     let app = Arc::new(App {
         door: Arc::clone(&site.door),
         identity: Arc::clone(&site.identity),
@@ -124,6 +125,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         body_max: BODY_MAX,
         strangers: keepwell_http::fhir::Strangers::default(),
         secure: bound.tls.is_some(),
+        certificate_ends,
         loopback: listen::is_loopback(&bound.address),
         site: keepwell_http::SiteFacts {
             demo: site.settings.demo_logins,
@@ -172,19 +174,31 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let front = keepwell_http::Front::new(Arc::clone(&app));
     tasks.spawn(listen::serve(
         bound.listener,
-        bound.tls,
+        bound.tls.map(|t| t.config),
         front,
         Bounds::default(),
         stopped.clone(),
     ));
+    let watching = certificate_ends.map(|ends| tokio::spawn(tls::watch(ends, Arc::clone(site.door.clock()))));
 
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = {
         let site = Arc::clone(&site);
+        let pages = pages_at(&bound.origin, bound.address.port(), app.secure);
         move |op: Op| {
-            let (site, seal) = (Arc::clone(&site), seal.clone());
+            let (site, seal, pages) = (Arc::clone(&site), seal.clone(), pages.clone());
             async move {
                 match op {
+                    op @ Op::LoginLink { .. } => {
+                        let mut said = ops::run(&site, op).await?;
+                        let code = said.get("code").and_then(Value::as_str).unwrap_or_default();
+                        // Behind the `#`: browsers keep that to themselves, and the page takes it out of the address.
+                        let link = Value::from(format!("{pages}/sign-in#{code}"));
+                        if let Some(members) = said.as_object_mut() {
+                            members.insert("link".to_owned(), link);
+                        }
+                        Ok(said)
+                    }
                     Op::KeysSeal => {
                         let ctx = site.job("command");
                         site.door
@@ -222,6 +236,9 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let _ = stop.send(true);
     while tasks.join_next().await.is_some() {}
     control.abort();
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     site.identity.seal();
     if sealed {
         site.door.ledger().seal();
@@ -230,6 +247,15 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     site.door.ledger().stop();
     let _ = std::fs::remove_file(served.dir.join("socket"));
     Ok(())
+}
+
+/// Where a browser finds the pages: on loopback without TLS that is a name, as numeric addresses lead there.
+fn pages_at(origin: &str, port: u16, secure: bool) -> String {
+    if secure {
+        origin.to_owned()
+    } else {
+        format!("http://localhost:{port}")
+    }
 }
 
 /// SIGTERM and SIGINT, caught from the moment this is made.
@@ -263,7 +289,7 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let router: Router = keepwell_http::sealed_router();
     let serving = tokio::spawn(listen::serve(
         bound.listener,
-        bound.tls,
+        bound.tls.map(|t| t.config),
         router.into(),
         Bounds::default(),
         stopped,

@@ -187,6 +187,13 @@ impl Site {
 fn tell(notice: &Notice) {
     match notice {
         Notice::Rebuilt(rows) => tracing::info!(rows, "the index was built from the rows"),
+        Notice::ClockSetBack(ms) => tracing::warn!(
+            behind_s = ms / 1000,
+            "the clock reads earlier than the newest entry of the log: set it right. Nothing is lost, the order is kept"
+        ),
+        Notice::LogDamaged => {
+            tracing::error!("entries of the log are not what its checkpoint signs: run `keepwell verify`");
+        }
         other => tracing::warn!(notice = ?other, "the operator should know"),
     }
 }

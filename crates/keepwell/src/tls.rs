@@ -1,12 +1,14 @@
 //! Certificates: the local CA made by `init`, loading, expiry.
 
 use anyhow::{Context as _, bail};
+use keepwell_model::time::{Clock, Timestamp, days_from_civil, days_in_month};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Makes a local CA and a server certificate for `name` in `dir`: `ca.pem`, `server.pem`, `server.key`. The CA's key
 /// is not kept: nobody can sign with it later.
@@ -47,18 +49,23 @@ pub fn make_local(dir: &Path, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The server's TLS configuration: TLS 1.3 and 1.2, forward secret suites only, hybrid key exchange preferred.
+/// What a server needs to speak TLS, and how long it may.
+pub struct Loaded {
+    /// TLS 1.3 and 1.2, forward secret suites only, hybrid key exchange preferred.
+    pub config: Arc<rustls::ServerConfig>,
+    /// When the first certificate of the chain to end ends.
+    pub ends: Timestamp,
+}
+
+/// Loads certificate chain and key.
 ///
 /// # Errors
 /// The files cannot be read or do not fit together.
-pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .with_context(|| format!("cannot read the certificate `{}`", certificate.display()))?
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("`{}` is not a PEM certificate chain", certificate.display()))?;
-    if chain.is_empty() {
-        bail!("`{}` holds no certificate", certificate.display());
-    }
+pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Loaded> {
+    let chain = chain(certificate)?;
+    let ends = chain.iter().map(|c| not_after(c)).collect::<Option<Vec<_>>>();
+    let ends = ends.and_then(|all| all.into_iter().min());
+    let ends = ends.with_context(|| format!("`{}` is not a certificate of X.509", certificate.display()))?;
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("cannot read the certificate's key `{}`", key.display()))?;
     let mut config =
@@ -68,5 +75,171 @@ pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Arc<rustls::Server
             .with_single_cert(chain, key)
             .context("certificate and key do not fit together")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Loaded {
+        config: Arc::new(config),
+        ends,
+    })
+}
+
+fn chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(file)
+        .with_context(|| format!("cannot read the certificate `{}`", file.display()))?
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("`{}` is not a PEM certificate chain", file.display()))?;
+    if chain.is_empty() {
+        bail!("`{}` holds no certificate", file.display());
+    }
+    Ok(chain)
+}
+
+/// Where Debian and its kin keep the certificates of public authorities.
+const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A client's TLS configuration: servers are verified against the authorities of `ca`, or the system's.
+///
+/// # Errors
+/// There are no authorities to trust.
+pub fn client(ca: Option<&Path>) -> anyhow::Result<Arc<rustls::ClientConfig>> {
+    let file = ca.unwrap_or(Path::new(SYSTEM_CA));
+    let mut roots = rustls::RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(chain(file)?);
+    if added == 0 {
+        bail!("`{}` holds no certificate authority", file.display());
+    }
+    let mut config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The end of a certificate's validity (RFC 5280 4.1.2.5); `None` when it is not a certificate. Whether it is a good one
+/// is for those who connect to judge.
+fn not_after(certificate: &[u8]) -> Option<Timestamp> {
+    const SEQUENCE: u8 = 0x30;
+    const EXPLICIT_VERSION: u8 = 0xa0;
+    let (certificate, _) = der(certificate, SEQUENCE)?;
+    let (mut to_be_signed, _) = der(certificate, SEQUENCE)?;
+    if let Some((_, rest)) = der(to_be_signed, EXPLICIT_VERSION) {
+        to_be_signed = rest;
+    }
+    // Serial number, signature algorithm, issuer; then the validity.
+    let (_, rest) = der(to_be_signed, 0x02)?;
+    let (_, rest) = der(rest, SEQUENCE)?;
+    let (_, rest) = der(rest, SEQUENCE)?;
+    let (validity, _) = der(rest, SEQUENCE)?;
+    let (_, end) = time(validity)?;
+    Some(time(end)?.0)
+}
+
+/// The content of the next value, which must have this tag, and what follows it.
+fn der(input: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (&[found, length], rest) = input.split_first_chunk::<2>()?;
+    if found != tag {
+        return None;
+    }
+    if length < 0x80 {
+        return rest.split_at_checked(usize::from(length));
+    }
+    // The long form: so many bytes of length, big-endian. No certificate needs more than four.
+    let (bytes, rest) = rest
+        .split_at_checked(usize::from(length & 0x7f))
+        .filter(|(b, _)| b.len() <= 4)?;
+    let length = bytes.iter().fold(0_usize, |n, b| (n << 8) | usize::from(*b));
+    rest.split_at_checked(length)
+}
+
+/// A UTCTime (years 1950 to 2049) or GeneralizedTime in the one form that RFC 5280 allows, and what follows it.
+fn time(input: &[u8]) -> Option<(Timestamp, &[u8])> {
+    let (text, rest, century) = match (der(input, 0x17), der(input, 0x18)) {
+        (Some((text, rest)), _) => (text, rest, None),
+        (None, Some((text, rest))) => {
+            let (century, text) = text.split_first_chunk::<2>()?;
+            (text, rest, Some(digits(century)?))
+        }
+        (None, None) => return None,
+    };
+    let (fields, []) = text.strip_suffix(b"Z")?.as_chunks::<2>() else {
+        return None;
+    };
+    let [year, month, day, hour, minute, second] = fields else {
+        return None;
+    };
+    let year = digits(year)?;
+    let year = century.map_or(if year < 50 { 2000 } else { 1900 }, |c| c * 100) + year;
+    let (month, day) = (u32::try_from(digits(month)?).ok()?, u32::try_from(digits(day)?).ok()?);
+    if !(1..=12).contains(&month) || day == 0 || day > days_in_month(year, month) {
+        return None;
+    }
+    let seconds = digits(hour)? * 3600 + digits(minute)? * 60 + digits(second)?;
+    Some((
+        Timestamp((days_from_civil(year, month, day) * 86_400 + seconds) * 1000),
+        rest,
+    ))
+}
+
+fn digits(pair: &[u8; 2]) -> Option<i64> {
+    let [tens, ones] = pair.map(|b| b.is_ascii_digit().then(|| i64::from(b - b'0')));
+    Some(tens? * 10 + ones?)
+}
+
+/// How often the certificate's end is looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Tells the operator, at once and daily, when the certificate's end is near or past.
+pub async fn watch(ends: Timestamp, clock: Arc<dyn Clock>) {
+    loop {
+        let days = (ends.0 - clock.now().0).div_euclid(86_400_000);
+        if days < 0 {
+            tracing::error!(ended = %ends, "the certificate has ended: clients refuse to connect until it is replaced");
+        } else if days < keepwell_http::CERTIFICATE_WARNING_DAYS {
+            tracing::warn!(days, ends = %ends, "the certificate ends soon: replace it and start again");
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn made(year: i32, month: u8, day: u8) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::new(vec!["clinic.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, month, day);
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read() {
+        // On both sides of the year in which the form of dates changes.
+        for (year, month, day) in [(2027, 2, 28), (2049, 12, 31), (2050, 1, 1), (4096, 1, 1)] {
+            let end = days_from_civil(i64::from(year), u32::from(month), u32::from(day)) * 86_400_000;
+            assert_eq!(
+                not_after(&made(year, month, day)),
+                Some(Timestamp(end)),
+                "{year}-{month}-{day}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_end() {
+        let good = made(2027, 2, 28);
+        for cut in 0..good.len() {
+            assert_eq!(not_after(&good[..cut]), None, "cut at {cut}");
+        }
+        for at in 0..good.len().min(200) {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                // Another end, or none; never a panic.
+                let _ = not_after(&bad);
+            }
+        }
+        assert_eq!(not_after(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+    }
 }

@@ -314,3 +314,74 @@ fn a_login_link_works_once() {
         answer.status
     );
 }
+
+#[test]
+fn an_insurance_number_finds_whoever_has_it() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &[]);
+    let mut billing = Browser::sign_in(&server, "gustav.brandt");
+    let token = hidden(&billing.get("/find").expect(200).text(), "csrf");
+    let form = format!("csrf={token}&name=&birth_date=&identifier=SMH-771-090-15");
+    let found = billing.send("POST", "/find", &form).expect(200).text();
+    assert_eq!(charts(&found).len(), 2, "{found}");
+    assert!(found.contains("Pfeiffer") && found.contains("Lindgren"));
+    // Somebody's own record number is found in the same field.
+    let form = format!("csrf={token}&name=&birth_date=&identifier=HL-10482");
+    let found = billing.send("POST", "/find", &form).expect(200).text();
+    assert_eq!(charts(&found).len(), 1, "{found}");
+}
+
+#[test]
+fn a_long_chart_shows_what_is_newest_by_date_and_not_by_when_it_was_stored() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let mut client = server.client();
+    let id = client.create(&patient("Long", "Chart"));
+    let visit = |name: String, date: String| {
+        json!({
+            "request": {"method": "POST", "url": "Encounter"},
+            "resource": {
+                "resourceType": "Encounter", "status": "finished",
+                "class": {"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "AMB"},
+                "type": [{"text": name}], "subject": {"reference": format!("Patient/{id}")},
+                "period": {"start": date},
+            },
+        })
+    };
+    // Two new visits, one stored before many old ones and one after them.
+    let mut entries = vec![visit("stored first".into(), "2025-03-01".into())];
+    entries.extend((0..150).map(|n| visit(format!("old {n}"), format!("20{:02}-01-01", n % 20))));
+    entries.push(visit("stored last".into(), "2025-02-01".into()));
+    let bundle = json!({"resourceType": "Bundle", "type": "transaction", "entry": entries});
+    client.post("/fhir", &bundle).expect(200);
+    let chart = Browser::sign_in(&server, "amara.okafor")
+        .get(&format!("/patients/{id}"))
+        .expect(200)
+        .text();
+    assert!(chart.contains("stored first") && chart.contains("stored last"));
+    assert!(
+        chart.contains("only the newest are shown of Encounter"),
+        "and says that there are more"
+    );
+}
+
+#[test]
+fn one_look_at_an_access_log_is_one_entry() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let id = server.client().create(&patient("Looked", "At"));
+    let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "1h"]);
+    let count = || {
+        let log = server
+            .client_with(&officer)
+            .get(&format!("/fhir/Patient/{id}/$access-log"))
+            .expect(200)
+            .json();
+        log["entry"].as_array().map_or(0, Vec::len)
+    };
+    let mut browser = Browser::sign_in(&server, "ingrid.sorensen");
+    let before = count();
+    let page = browser.get(&format!("/patients/{id}/access")).expect(200).text();
+    assert!(page.contains("Looked") && page.contains("Verified."), "{page}");
+    assert_eq!(count() - before, 2, "the page's look, and that of the first count");
+}

@@ -15,7 +15,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Folder, Server, cli, said};
@@ -57,47 +57,32 @@ fn roots(below: &Path) -> rustls::RootCertStore {
         let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
         for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
             let body: String = block.split("-----END").next().unwrap().split_whitespace().collect();
-            let _ = store.add(unbase64(&body).into());
+            let _ = store.add(support::unbase64(&body).into());
         }
     }
     store
 }
 
-fn unbase64(text: &str) -> Vec<u8> {
-    let value = |byte: u8| match byte {
-        b'A'..=b'Z' => u32::from(byte - b'A'),
-        b'a'..=b'z' => u32::from(byte - b'a') + 26,
-        b'0'..=b'9' => u32::from(byte - b'0') + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let mut bytes = Vec::new();
-    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let word = chunk.iter().fold(0, |word, byte| (word << 6) | value(*byte)) << (6 * (4 - chunk.len()));
-        bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
-    }
-    bytes
+/// A new site `localhost` in `folder/NAME`, with more arguments to `init`: its data directory and passphrase file.
+fn init(folder: &Folder, name: &str, more: &[&str]) -> (PathBuf, PathBuf) {
+    let data = folder.join(name);
+    let passphrase = folder.join("passphrase");
+    std::fs::write(&passphrase, "a long passphrase for the test\n").unwrap();
+    let era = folder.join(&format!("{name}-era"));
+    let mut arguments = vec!["init", "--data", data.to_str().unwrap(), "--name", "localhost"];
+    arguments.extend(["--passphrase-file", passphrase.to_str().unwrap()]);
+    arguments.extend(["--era-copy", era.to_str().unwrap()]);
+    arguments.extend(more);
+    let output = cli(&arguments);
+    assert!(output.status.success(), "{}", said(&output));
+    (data, passphrase)
 }
 
 #[test]
 fn with_its_certificate_it_speaks_tls_and_only_that() {
     let folder = Folder::new();
-    let data = folder.join("site");
-    let passphrase = folder.join("passphrase");
-    std::fs::write(&passphrase, "a long passphrase for the test\n").unwrap();
+    let (data, passphrase) = init(&folder, "site", &[]);
     let data_text = data.to_str().unwrap();
-    let output = cli(&[
-        "init",
-        "--data",
-        data_text,
-        "--passphrase-file",
-        passphrase.to_str().unwrap(),
-        "--era-copy",
-        folder.join("era").to_str().unwrap(),
-        "--name",
-        "localhost",
-    ]);
-    assert!(output.status.success(), "{}", said(&output));
     let server = Server::start(
         &[
             "serve",
@@ -151,4 +136,128 @@ fn with_its_certificate_it_speaks_tls_and_only_that() {
     hello.extend([0, 0, 2, 0, 47, 1, 0]);
     let back = support::raw(server.port, &hello, Duration::from_secs(3));
     assert!(back.first() != Some(&22), "a server hello for TLS 1.0");
+}
+
+/// Serves a site on loopback, over TLS.
+fn serve(folder: &Folder, data: &Path, more: &[&str]) -> Server {
+    let mut arguments = vec!["serve", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    arguments.extend(more);
+    Server::start(&arguments, data, &folder.join("log"), None).expect("serve")
+}
+
+#[test]
+fn an_import_speaks_tls_to_the_server_it_was_told_and_to_no_other() {
+    let folder = Folder::new();
+    let (data, _) = init(&folder, "site", &[]);
+    let (other, _) = init(&folder, "other", &[]);
+    let server = serve(&folder, &data, &[]);
+    let token = folder.join("token");
+    std::fs::write(&token, server.issue(&["--scope", "system/*.cruds", "--ttl", "1h"])).unwrap();
+    let file = folder.join("patients.ndjson");
+    let line = |n: u8| format!("{{\"resourceType\":\"Patient\",\"id\":\"over-tls-{n}\",\"gender\":\"female\"}}\n");
+    std::fs::write(&file, line(1) + &line(2)).unwrap();
+    let url = server.ready["fhir"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("https://localhost:"), "{url}");
+    let import = |url: &str, ca: Option<&Path>| {
+        let mut arguments = vec!["import", "--url", url, "--token-file", token.to_str().unwrap()];
+        if let Some(ca) = ca {
+            arguments.extend(["--ca", ca.to_str().unwrap()]);
+        }
+        arguments.push(file.to_str().unwrap());
+        cli(&arguments)
+    };
+    let ca = data.join("tls/ca.pem");
+    // Another authority, none that is known, another name: nothing is sent.
+    let numeric = url.replace("localhost", "127.0.0.2");
+    let strangers = [
+        (&url, Some(other.join("tls/ca.pem"))),
+        (&url, None),
+        (&numeric, Some(ca.clone())),
+    ];
+    for (url, ca) in strangers {
+        let output = import(url, ca.as_deref());
+        assert!(!output.status.success(), "{url} {ca:?}: {}", said(&output));
+        let words = said(&output);
+        let clear = words.contains("could not be verified")
+            || words.contains("cannot read the certificate")
+            || words.contains("cannot reach");
+        assert!(clear && !words.contains("panicked"), "{words}");
+    }
+    for clear in ["http://clinic.example/fhir", "ftp://localhost/fhir"] {
+        let output = import(clear, None);
+        assert!(
+            !output.status.success() && said(&output).contains("https://"),
+            "{}",
+            said(&output)
+        );
+    }
+    let output = import(&url, Some(&ca));
+    assert!(output.status.success(), "{}", said(&output));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["written"], 2, "both, and neither came before");
+    // A token that opens nothing: said, and nothing stored.
+    std::fs::write(&token, "nonsense").unwrap();
+    let output = import(&url, Some(&ca));
+    assert!(!output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn the_end_of_the_certificate_is_told_before_it_comes() {
+    for (days, words, levels) in [
+        (5, "the certificate ends soon", 4.0..=5.0),
+        (-3, "the certificate has ended", -4.0..=-3.0),
+    ] {
+        let folder = Folder::new();
+        let today = i64::try_from(
+            std::fs::metadata(folder.path())
+                .unwrap()
+                .modified()
+                .unwrap()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+        )
+        .unwrap()
+            / 86_400;
+        let (year, month, day) = keepwell_model::time::civil_from_days(today + days);
+        let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(
+            i32::try_from(year).unwrap(),
+            u8::try_from(month).unwrap(),
+            u8::try_from(day).unwrap(),
+        );
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let (pem, key_file) = (folder.join("server.pem"), folder.join("server.key"));
+        std::fs::write(&pem, certificate.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        let own = [
+            "--certificate",
+            pem.to_str().unwrap(),
+            "--certificate-key",
+            key_file.to_str().unwrap(),
+        ];
+        let (data, _) = init(&folder, "site", &own);
+        let server = serve(&folder, &data, &["--metrics", "127.0.0.1:0"]);
+        let port = server.ready["metrics"]
+            .as_str()
+            .unwrap()
+            .rsplit([':', '/'])
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let answer = support::raw(
+            port,
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            Duration::from_secs(20),
+        );
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let gauge = text
+            .lines()
+            .find_map(|line| line.strip_prefix("keepwell_certificate_seconds_left "));
+        let left: f64 = gauge.expect("the gauge").parse().unwrap();
+        assert!(levels.contains(&(left / 86_400.0)), "{left} seconds");
+        assert!(server.logged().contains(words), "{}", server.logged());
+    }
 }

@@ -174,7 +174,13 @@ impl<F: Follower> Log<F> {
     fn now(&mut self) -> Timestamp {
         let at = self.core.clock.now();
         if at < self.newest {
-            self.core.notice(Notice::ClockSetBack(self.newest.0 - at.0));
+            let behind = self.newest.0 - at.0;
+            self.core.notice(Notice::ClockSetBack(behind));
+            // At once: nobody asks a running server for its notices.
+            tracing::warn!(
+                behind_s = behind / 1000,
+                "the clock was set back: set it right. Nothing is lost, the order of entries and versions is kept"
+            );
         }
         self.newest = at;
         at

@@ -118,9 +118,21 @@ impl Server {
 
     /// Starts the binary with `arguments` and waits for its ready line.
     pub fn start(arguments: &[&str], data: &Path, log: &Path, token_file: Option<&Path>) -> Result<Self, String> {
+        Self::start_with(arguments, &[], data, log, token_file)
+    }
+
+    /// As [`Server::start`], with more in its environment.
+    pub fn start_with(
+        arguments: &[&str],
+        environment: &[(&str, &Path)],
+        data: &Path,
+        log: &Path,
+        token_file: Option<&Path>,
+    ) -> Result<Self, String> {
         let log_file = File::options().create(true).append(true).open(log).expect("a log file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_keepwell"))
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)
@@ -622,4 +634,21 @@ pub fn base64(bytes: impl AsRef<[u8]>) -> String {
         }
     }
     text
+}
+
+/// The bytes of standard base64.
+pub fn unbase64(text: &str) -> Vec<u8> {
+    let value = |byte: u8| match byte {
+        b'A'..=b'Z' => u32::from(byte - b'A'),
+        b'a'..=b'z' => u32::from(byte - b'a') + 26,
+        b'0'..=b'9' => u32::from(byte - b'0') + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let mut bytes = Vec::new();
+    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let word = chunk.iter().fold(0, |word, byte| (word << 6) | value(*byte)) << (6 * (4 - chunk.len()));
+        bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
+    }
+    bytes
 }
