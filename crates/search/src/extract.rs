@@ -679,7 +679,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 }
 
 /// The resource type an absolute URL names before the id.
-fn tail_type(url: &str) -> Option<ResourceType> {
+pub(crate) fn tail_type(url: &str) -> Option<ResourceType> {
     let url = url.split("/_history/").next().unwrap_or(url);
     let mut parts = url.rsplit('/');
     parts.next()?;

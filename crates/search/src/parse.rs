@@ -6,7 +6,7 @@
 
 use crate::date;
 use crate::definition::{self, Column, Kind, Param, Storage};
-use crate::extract::{is_id, local};
+use crate::extract::{is_id, local, tail_type};
 use crate::number;
 use crate::query::{
     Clause, DateTest, Include, NumberTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total,
@@ -264,6 +264,9 @@ impl Parser<'_> {
                 ),
             ));
         }
+        if !param.literal {
+            return Err(canonical_link(t, param));
+        }
         let targets: Vec<ResourceType> = match modifier {
             None => param.targets.to_vec(),
             Some(m) => match ResourceType::from_name(m).filter(|m| param.targets.contains(m)) {
@@ -329,6 +332,9 @@ impl Parser<'_> {
                 "value",
                 format!("`{}` of {source} does not refer to {t}", param.code),
             ));
+        }
+        if !param.literal {
+            return Err(canonical_link(source, param));
         }
         let clause = self.clause(source, tail, value, depth + 1)?;
         let views = definition::behind(source, no)
@@ -449,6 +455,7 @@ impl Parser<'_> {
             for test in &tests {
                 some.push(match (test, narrowed) {
                     (Test::Reference { target: Some(t), .. }, Some(n)) if *t != n => Clause::Never,
+                    (Test::Url(url), Some(n)) if tail_type(url).is_some_and(|t| t != n) => Clause::Never,
                     (Test::Reference { target: None, id }, Some(n)) => {
                         let test = Test::Reference {
                             target: Some(n),
@@ -543,6 +550,11 @@ impl Parser<'_> {
     fn reference(&self, param: &Param, narrowed: Option<ResourceType>, raw: &str) -> Result<Vec<Test>, Issue> {
         let value = text(param, raw)?;
         let own = self.options.base_url.trim_end_matches('/');
+        // What was stored with this server's own base in front is the same reference.
+        let with_base = |target: Option<ResourceType>, id: &str| match target {
+            Some(target) if !own.is_empty() => vec![Test::Url(format!("{own}/{target}/{id}"))],
+            _ => Vec::new(),
+        };
         if !param.literal {
             let mut tests = vec![Test::Url(value.clone())];
             if local(&value).is_some() {
@@ -562,21 +574,28 @@ impl Parser<'_> {
                 target: Some(target),
                 id: id.to_owned(),
             };
-            return Ok(if below_own.is_some() {
-                vec![here, Test::Url(value)]
-            } else {
-                vec![here]
-            });
+            let mut tests = vec![here];
+            tests.extend(with_base(Some(target), id));
+            let as_given = Test::Url(value.clone());
+            if below_own.is_some() && !tests.contains(&as_given) {
+                tests.push(as_given);
+            }
+            return Ok(tests);
         }
         if is_id(&value) {
             let only = match &*param.targets {
                 [one] => Some(*one),
                 _ => None,
             };
-            return Ok(vec![Test::Reference {
-                target: narrowed.or(only),
-                id: value,
-            }]);
+            let mut tests = with_base(narrowed.or(only), &value);
+            tests.insert(
+                0,
+                Test::Reference {
+                    target: narrowed.or(only),
+                    id: value,
+                },
+            );
+            return Ok(tests);
         }
         let scheme = value.split(':').next().unwrap_or_default();
         let absolute = scheme.len() < value.len()
@@ -682,6 +701,17 @@ impl Parser<'_> {
     }
 }
 
+/// A canonical names a resource by its URL, not by its place on this server.
+fn canonical_link(t: ResourceType, param: &Param) -> Issue {
+    Issue::error(
+        "not-supported",
+        format!(
+            "`{}` of {t} holds canonical URLs; chains, `_has` and includes follow references only",
+            param.code
+        ),
+    )
+}
+
 fn not_offered(code: &str) -> Issue {
     Issue::error(
         "not-supported",
@@ -730,8 +760,16 @@ fn present(t: ResourceType, no: ParamNo) -> Clause {
             param: no,
             missing: false,
         },
-        Some(Storage::Alias { of, .. }) => present(t, *of),
-        Some(Storage::Union(list)) => any(list.iter().map(|(n, _)| present(t, *n)).collect()),
+        Some(Storage::Alias { .. } | Storage::Union(_)) => {
+            let one = |(param, narrowed): (ParamNo, Option<ResourceType>)| match narrowed {
+                None => Clause::Missing { param, missing: false },
+                Some(target) => Clause::Match {
+                    param,
+                    test: Test::ReferenceTo(target),
+                },
+            };
+            any(definition::behind(t, no).into_iter().map(one).collect())
+        }
         Some(Storage::Root(list)) => Clause::All(list.iter().map(|n| present(t, *n)).collect()),
         Some(Storage::Column(_)) => Clause::All(Vec::new()),
         Some(Storage::Unsupported) | None => Clause::Never,
@@ -920,6 +958,9 @@ fn include(t: ResourceType, name: &str, value: &str) -> Result<Vec<Include>, Iss
                     "value",
                     format!("`{}` of {source} does not refer to {to}", param.code),
                 ));
+            }
+            if !param.literal {
+                return Err(canonical_link(source, param));
             }
             let views = definition::behind(source, no).into_iter();
             let views = views.map(|(param, narrowed)| (param, target.or(narrowed)));

@@ -112,6 +112,8 @@ pub enum Test {
         /// Logical id.
         id: String,
     },
+    /// A reference to a resource of this type, here or elsewhere (then the URL says the type before the id).
+    ReferenceTo(ResourceType),
     /// A reference or canonical by its whole text; a canonical without version also matches any version.
     Url(String),
     /// `:identifier`.

@@ -70,7 +70,8 @@ const ALL: [ParamNo; 10] = [
 const SYSTEMS: [&str; 3] = ["http://loinc.org", "urn:s", ""];
 const CODES: [&str; 5] = ["a", "b", "final", "8480-6", "x|y"];
 const TEXTS: [&str; 7] = ["Müller", "muller", "MULLIGAN", "Straße", "Ann", "anna", "Zoë 12"];
-const URIS: [&str; 6] = [
+const URIS: [&str; 7] = [
+    "http://acme.org/fhir/Patient/a",
     "http://acme.org/fhir",
     "http://acme.org/fhir/ValueSet",
     "http://acme.org/fhir/ValueSet/1",
@@ -274,7 +275,8 @@ fn test(r: &mut Rng, param: ParamNo) -> Test {
                 _ => StringTest::Prefix(fold(&cut(r, text))),
             })
         }
-        REFERENCE | OTHER_REFERENCE => match r.below(6) {
+        REFERENCE | OTHER_REFERENCE => match r.below(7) {
+            6 => Test::ReferenceTo(types()[r.below(3)]),
             0 => Test::Url(r.pick(&URIS).into()),
             1 => Test::ReferenceIdentifier(token_test(r)),
             2 => Test::Reference {

@@ -29,6 +29,10 @@ const CLINIC: &str = r##"
 {"resourceType":"Observation","id":"ofgroup","status":"final","code":{"text":"group thing"},"subject":{"reference":"Group/g"},"valueString":"Straße"}
 {"resourceType":"DiagnosticReport","id":"report","status":"final","code":{"text":"r"},"subject":{"reference":"Patient/ann"},"result":[{"reference":"Observation/weight"}]}
 {"resourceType":"RiskAssessment","id":"risk","status":"final","subject":{"reference":"Patient/ann"},"prediction":[{"probabilityDecimal":0.8}]}
+{"resourceType":"Procedure","id":"here","status":"completed","subject":{"reference":"http://here/fhir/Patient/ann"}}
+{"resourceType":"Procedure","id":"there","status":"completed","subject":{"reference":"http://elsewhere/fhir/Patient/ann"}}
+{"resourceType":"Procedure","id":"many","status":"completed","subject":{"reference":"Group/g"}}
+{"resourceType":"Procedure","id":"gone","status":"completed","subject":{"reference":"Patient/gone"}}
 {"resourceType":"ValueSet","id":"v1","status":"active","url":"http://sets/a/b"}
 {"resourceType":"ValueSet","id":"v2","status":"active","url":"http://sets/a"}
 {"resourceType":"QuestionnaireResponse","id":"answers","status":"completed","questionnaire":"http://forms/q|3","subject":{"reference":"Patient/ann"}}
@@ -181,6 +185,21 @@ QuestionnaireResponse?questionnaire=http://forms/q      answers
 QuestionnaireResponse?questionnaire=http://forms/q|3    answers
 QuestionnaireResponse?questionnaire=http://forms/q|4
 Encounter?practitioner=doc                          e1
+# a reference with this server's own base is the same reference; one with another base is not
+Procedure?subject=Patient/ann                       here
+Procedure?patient=ann                               here
+Procedure?subject:Patient=ann                       here
+Procedure?subject=http://here/fhir/Patient/ann      here
+Procedure?subject=http://elsewhere/fhir/Patient/ann  there
+Procedure?patient=http://here/fhir/Group/g
+Procedure?subject=http://here/fhir/Group/g          many
+# a parameter that only looks at patients is missing where the subject is something else
+Procedure?subject:missing=false                     here there many gone
+Procedure?subject:missing=true
+Procedure?patient:missing=false                     here there gone
+Procedure?patient:missing=true                      many
+Observation?patient:missing=true                    ofgroup
+Observation?patient:missing=false&status=final      weight trace
 
 # uris
 ValueSet?url=http://sets/a                          v2

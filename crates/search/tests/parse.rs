@@ -107,6 +107,7 @@ fn show_test(test: &Test) -> String {
         Test::String(StringTest::Contains(s)) => format!("...{s}..."),
         Test::String(StringTest::Exact(s)) => format!("\"{s}\""),
         Test::Reference { target, id } => format!("{}/{id}", target.map_or("*", ResourceType::name)),
+        Test::ReferenceTo(t) => format!("any {t}"),
         Test::Url(s) => format!("url {s}"),
         Test::ReferenceIdentifier(t) => format!("identifier {}", token(t)),
         Test::Date(d) => date(d),

@@ -110,6 +110,7 @@ impl<'a> View<'a> {
             Node::Never => 0,
             Node::Match(param, check) => match check {
                 Check::Keys(keys) => sum(&mut keys.iter().filter_map(|k| shard.keys.rows(*k)).map(|p| p.len())),
+                Check::RefsTo(..) => present(*param).min(cap),
                 Check::Refs(to) => sum(&mut to.iter().map(|e| shard.referrers(self.index.seed, *param, *e).len())),
                 Check::Date(test) => match shard.dates.get(param) {
                     Some(dates) => sum(&mut dates.candidates(test).map(|p| p.len())),
@@ -165,6 +166,10 @@ impl<'a> View<'a> {
                         sort(&mut out);
                     }
                 },
+                Check::RefsTo(..) => {
+                    shard.present(*param).into_iter().for_each(|p| p.extend_into(&mut out));
+                    out.retain(|r| self.test(rows, node, *r));
+                }
                 Check::Refs(to) => {
                     to.iter()
                         .for_each(|e| shard.referrers(self.index.seed, *param, *e).extend_into(&mut out));
@@ -298,7 +303,10 @@ impl<'a> View<'a> {
                     keys.iter().filter_map(|k| rows.shard.keys.rows(*k)?.bitmap()).collect();
                 found.retain(|r| lists.iter().any(|l| l.contains(*r)));
             }
-            Node::Match(_, Check::Date(_) | Check::Number(_) | Check::Quantity(..) | Check::Tuple(_))
+            Node::Match(
+                _,
+                Check::Date(_) | Check::Number(_) | Check::Quantity(..) | Check::Tuple(_) | Check::RefsTo(..),
+            )
             | Node::LastUpdated(_) => found.retain(|r| self.test(rows, node, *r)),
             Node::Present(param) => match rows.shard.present(*param).and_then(|p| p.bitmap()) {
                 Some(bits) => found.retain(|r| bits.contains(*r)),
@@ -336,6 +344,12 @@ impl<'a> View<'a> {
             Node::Never => false,
             Node::Match(param, check) => match check {
                 Check::Keys(keys) => shard.values(row).keys().any(|k| keys.binary_search(&k).is_ok()),
+                Check::RefsTo(target, keys) => {
+                    let values = shard.values(row);
+                    let is = |e| self.index.entities.type_of(e) == Some(*target);
+                    values.refs().any(|(p, e)| p == *param && is(e))
+                        || values.keys().any(|k| keys.binary_search(&k).is_ok())
+                }
                 Check::Refs(to) => shard
                     .values(row)
                     .refs()

@@ -4,6 +4,7 @@ use super::Index;
 use super::intern::Strings;
 use super::keys::{Key, Kind, Unit};
 use super::shard::{Shard, type_text};
+use crate::extract::tail_type;
 use crate::query::{Clause, DateTest, NumberTest, StringTest, Test, TokenTest, UriTest};
 use crate::term::fold;
 use keepwell_model::types::ResourceType;
@@ -27,12 +28,25 @@ pub enum Node {
     Has(ResourceType, u16, Box<Node>),
 }
 
+impl Node {
+    /// Whether no row can meet it, as far as that is plain.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Match(_, Check::Keys(list) | Check::Refs(list)) | Self::Rows(list) => list.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// A test on a value.
 pub enum Check {
     /// One of these keys, in ascending order.
     Keys(Vec<u32>),
     /// One of these resources, in ascending order.
     Refs(Vec<u32>),
+    /// A resource of this type, or one of these keys, in ascending order.
+    RefsTo(ResourceType, Vec<u32>),
     Date(DateTest),
     Number(NumberTest),
     /// Number, and one of these units in ascending order.
@@ -60,7 +74,15 @@ impl Index {
             } => Node::Has(*source, reference.0, Box::new(self.plan(*source, clause))),
             Clause::Id(ids) => Node::Rows(sorted(ids.iter().flat_map(|id| self.rows_with_id(resource_type, id)))),
             Clause::LastUpdated(test) => Node::LastUpdated(*test),
-            Clause::Any(list) => Node::Any(list.iter().map(|c| self.plan(resource_type, c)).collect()),
+            Clause::Any(list) => {
+                // Values that nothing has: often all but one, and one alone is found faster.
+                let mut some: Vec<Node> = list.iter().map(|c| self.plan(resource_type, c)).collect();
+                some.retain(|node| !node.is_nothing());
+                match some.len() {
+                    1 => some.pop().unwrap_or(Node::Never),
+                    _ => Node::Any(some),
+                }
+            }
             Clause::All(list) => Node::All(list.iter().map(|c| self.plan(resource_type, c)).collect()),
             Clause::Not(inner) => Node::Not(Box::new(self.plan(resource_type, inner))),
             Clause::Compartment {
@@ -124,6 +146,11 @@ impl Index {
                 id,
             } => Check::Refs(self.entities.find(self.seed, *target, id).into_iter().collect()),
             Test::Reference { target: None, id } => Check::Refs(sorted(self.entities.find_any(self.seed, id))),
+            Test::ReferenceTo(target) => {
+                let all = shard.keys.all(Kind::Url, param);
+                let names = |k: Key| tail_type(strings.text(k.text)) == Some(*target);
+                Check::RefsTo(*target, sorted(all.filter(|(_, k)| names(*k)).map(|(n, _)| n)))
+            }
             Test::Url(url) => {
                 let with = shard.keys.with_prefix(Kind::Url, param, url);
                 let same = |n: &u32| {

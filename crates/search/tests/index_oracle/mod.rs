@@ -392,6 +392,8 @@ fn meets(term: &Term<'_>, test: &Test) -> bool {
         (Test::Reference { target, id }, Term::Reference { target: t, id: i }) => {
             i == id && target.is_none_or(|w| w == *t)
         }
+        (Test::ReferenceTo(target), Term::Reference { target: t, .. }) => target == t,
+        (Test::ReferenceTo(target), Term::Url(text)) => text.contains(&format!("/{target}/")),
         (Test::Url(url), Term::Url(text)) => text
             .strip_prefix(url.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['|', '#'])),
