@@ -366,54 +366,18 @@ const STEPS: [&str; 10] = [
     "announced",
 ];
 
-/// A step, and how its image is said to be taken.
-type Step = (String, std::sync::mpsc::Sender<()>);
-
-static TOLD: Mutex<Option<std::sync::mpsc::Sender<Step>>> = Mutex::new(None);
-
-/// Tells the test of a step and waits until it has taken its image.
-fn told(step: &str) {
-    let tell = TOLD.lock().unwrap().clone();
-    if let Some(tell) = tell {
-        let (done, wait) = std::sync::mpsc::channel();
-        tell.send((step.to_owned(), done)).unwrap();
-        wait.recv().unwrap();
-    }
-}
-
 #[test]
 fn a_crash_at_any_step_of_an_erasure_is_finished_at_the_next_start() {
-    let mut clinic = Clinic::new();
-    clinic.config.fault = Some(told);
-    let clinic = clinic;
+    let clinic = stepping();
     let ledger = clinic.open();
     let own = put(&ledger, "own", &["p1"], "secret");
     let two = put(&ledger, "two", &["p1", "p2"], "p1 and another");
     put(&ledger, "two", &["p2", "p1"], "p1 again");
     ledger.snapshot().unwrap();
-    let (tell, steps) = std::sync::mpsc::channel();
-    *TOLD.lock().unwrap() = Some(tell);
-    let mut images: Vec<(String, Config)> = Vec::new();
-    std::thread::scope(|scope| {
-        let erasing = scope.spawn(|| {
-            let done = ledger.erase("p1", act());
-            *TOLD.lock().unwrap() = None;
-            done
-        });
-        for (step, done) in steps {
-            let name = format!("{step}-{}", images.len());
-            let image = Config {
-                fault: None,
-                ..clinic.image(&name)
-            };
-            images.push((step, image));
-            done.send(()).unwrap();
-        }
-        erasing.join().unwrap().unwrap();
+    let images = images(&clinic, || {
+        ledger.erase("p1", act()).unwrap();
     });
-    let mut names: Vec<&str> = images.iter().map(|(step, _)| step.as_str()).collect();
-    names.dedup();
-    assert_eq!(names, STEPS);
+    assert_eq!(names(&images), STEPS);
     for (step, image) in &images {
         // A snapshot of before, and none at all.
         for rebuilt in [false, true] {

@@ -12,8 +12,8 @@ mod common;
 use common::*;
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::note::VerifierKey;
-use keepwell_ledger::{Config, Custodian, KeyFile, OpenError};
-use std::sync::{Arc, Mutex};
+use keepwell_ledger::{Custodian, KeyFile, OpenError};
+use std::sync::Arc;
 
 fn same_key(clinic: &Clinic) -> Arc<dyn Custodian> {
     Arc::new(clinic.key())
@@ -108,54 +108,18 @@ fn another_secret_takes_over() {
     assert!(clinic.open().read(known.rid).is_ok());
 }
 
-/// A step, and how its image is said to be taken.
-type Step = (String, std::sync::mpsc::Sender<()>);
-
-static TOLD: Mutex<Option<std::sync::mpsc::Sender<Step>>> = Mutex::new(None);
-
-/// Tells the test of a step and waits until it has taken its image.
-fn told(step: &str) {
-    let tell = TOLD.lock().unwrap().clone();
-    if let Some(tell) = tell {
-        let (done, wait) = std::sync::mpsc::channel();
-        tell.send((step.to_owned(), done)).unwrap();
-        wait.recv().unwrap();
-    }
-}
-
 #[test]
 fn a_crash_at_any_step_of_a_rotation_leaves_a_log_that_goes_on() {
-    let mut clinic = Clinic::new();
-    clinic.config.fault = Some(told);
-    let clinic = clinic;
+    let clinic = stepping();
     let ledger = clinic.open();
     let known = put(&ledger, "a", &["p1"], "x");
     ledger.snapshot().unwrap();
-    let (tell, steps) = std::sync::mpsc::channel();
-    *TOLD.lock().unwrap() = Some(tell);
-    let mut images: Vec<(String, Config)> = Vec::new();
     let old_key = ledger.verifier_key();
-    std::thread::scope(|scope| {
-        let rotating = scope.spawn(|| {
-            let done = ledger.rotate(same_key(&clinic), false).map(|_| ());
-            *TOLD.lock().unwrap() = None;
-            done
-        });
-        for (step, done) in steps {
-            let name = format!("{step}-{}", images.len());
-            let image = Config {
-                fault: None,
-                ..clinic.image(&name)
-            };
-            images.push((step, image));
-            done.send(()).unwrap();
-        }
-        rotating.join().unwrap().unwrap();
+    let images = images(&clinic, || {
+        ledger.rotate(same_key(&clinic), false).unwrap();
     });
-    let mut names: Vec<&str> = images.iter().map(|(step, _)| step.as_str()).collect();
-    names.dedup();
     assert_eq!(
-        names,
+        names(&images),
         [
             "first-place",
             "places",

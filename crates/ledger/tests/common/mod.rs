@@ -422,3 +422,65 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     out.sort();
     out
 }
+
+/// A step, and how its image is said to be taken.
+type Step = (String, std::sync::mpsc::Sender<()>);
+
+static TOLD: Mutex<Option<std::sync::mpsc::Sender<Step>>> = Mutex::new(None);
+
+/// Tells [`images`] of a step and waits until it has taken its image.
+fn told(step: &str) {
+    let tell = TOLD.lock().unwrap().clone();
+    if let Some(tell) = tell {
+        let (done, wait) = std::sync::mpsc::channel();
+        tell.send((step.to_owned(), done)).unwrap();
+        wait.recv().unwrap();
+    }
+}
+
+/// A clinic whose acts tell of their steps. One a test program: there is one listener.
+pub fn stepping() -> Clinic {
+    let mut clinic = Clinic::new();
+    clinic.config.fault = Some(told);
+    clinic
+}
+
+/// What a crash at each step of `act` leaves, in order, with the step's name.
+pub fn images(clinic: &Clinic, act: impl FnOnce() + Send) -> Vec<(String, Config)> {
+    let (tell, steps) = std::sync::mpsc::channel();
+    *TOLD.lock().unwrap() = Some(tell);
+    let mut images: Vec<(String, Config)> = Vec::new();
+    std::thread::scope(|scope| {
+        // Also an act that panics ends the listening.
+        let acting = scope.spawn(|| {
+            let _end = End;
+            act();
+        });
+        for (step, done) in steps {
+            let name = format!("{step}-{}", images.len());
+            let image = Config {
+                fault: None,
+                ..clinic.image(&name)
+            };
+            images.push((step, image));
+            done.send(()).unwrap();
+        }
+        acting.join().unwrap();
+    });
+    images
+}
+
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        *TOLD.lock().unwrap() = None;
+    }
+}
+
+/// The steps' names in order; one that comes several times in a row is named once.
+pub fn names(images: &[(String, Config)]) -> Vec<&str> {
+    let mut names: Vec<&str> = images.iter().map(|(step, _)| step.as_str()).collect();
+    names.dedup();
+    names
+}
