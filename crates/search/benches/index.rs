@@ -91,11 +91,7 @@ fn search(bencher: Bencher<'_, '_>, url: &str) {
     let url = url.replace("PATIENT", patient);
     let (name, query) = url.split_once('?').unwrap();
     let t = ResourceType::from_name(name).unwrap();
-    let params: Vec<(String, String)> = query
-        .split('&')
-        .filter_map(|p| p.split_once('='))
-        .map(|(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
+    let params = common::pairs(query);
     let options = Options {
         lenient: false,
         now: Timestamp(1_790_000_000_000),

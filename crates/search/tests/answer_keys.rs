@@ -97,11 +97,7 @@ fn answer(index: &Index, visible: u64, case: &json::Value<'_>) -> Result<(), Str
     let text = case.str("query").unwrap().replace("%2B", "+");
     let (t, rest) = text.split_once('?').unwrap();
     let t = ResourceType::from_name(t).unwrap();
-    let list: Vec<(String, String)> = rest
-        .split('&')
-        .filter_map(|p| p.split_once('='))
-        .map(|(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
+    let list = common::pairs(rest);
     let options = Options {
         lenient: false,
         now: Timestamp(0),

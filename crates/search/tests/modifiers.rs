@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod common;
+
 use keepwell_model::json;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -279,11 +281,7 @@ fn ask(index: &Index, text: &str) -> Result<Vec<String>, String> {
         terminology: &terminology,
     };
     let (path, list) = text.split_once('?').unwrap();
-    let list: Vec<(String, String)> = list
-        .split('&')
-        .filter_map(|p| p.split_once('='))
-        .map(|(n, v)| (n.to_owned(), v.to_owned()))
-        .collect();
+    let list = common::pairs(list);
     let parts: Vec<&str> = path.split('/').collect();
     let mut query = parse(rt(parts.last().unwrap()), &list, &options).map_err(|e| format!("{e:?}"))?;
     if let [owner, id, member] = parts.as_slice() {

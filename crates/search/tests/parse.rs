@@ -30,14 +30,14 @@ fn options(lenient: bool) -> Options<'static> {
     }
 }
 
-/// `Type?name=value&...`, not percent-encoded.
+/// `Type?name=value&...`; `%26` stands for an ampersand in a value.
 fn parameters(query: &str) -> (ResourceType, Vec<(String, String)>) {
     let (t, rest) = query.split_once('?').unwrap();
-    let list = rest.split('&').filter(|p| !p.is_empty());
-    let pairs = list
-        .map(|p| p.split_once('=').unwrap_or((p, "")))
-        .map(|(n, v)| (n.to_owned(), v.replace("%26", "&")));
-    (rt(t), pairs.collect())
+    let mut list = common::pairs(rest);
+    for (_, value) in &mut list {
+        *value = value.replace("%26", "&");
+    }
+    (rt(t), list)
 }
 
 fn query(text: &str) -> Query {

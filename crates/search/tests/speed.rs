@@ -64,8 +64,7 @@ fn definitions_and_parsing() {
         ("Patient", "name=smith&_has:Observation:patient:code=1"),
     ] {
         let t = ResourceType::from_name(t).unwrap();
-        let list: Vec<_> = query.split('&').filter_map(|p| p.split_once('=')).collect();
-        let list: Vec<_> = list.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        let list = common::pairs(query);
         let times = (0..100).map(|_| {
             let start = Instant::now();
             std::hint::black_box(parse::parse(t, &list, &options)).unwrap();

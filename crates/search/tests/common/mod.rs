@@ -22,6 +22,14 @@ pub fn shared() -> Option<PathBuf> {
         .find(|p| p.join("data").is_dir())
 }
 
+/// `name=value&...`, not percent-encoded.
+pub fn pairs(query: &str) -> Vec<(String, String)> {
+    let list = query.split('&').filter(|p| !p.is_empty());
+    list.map(|p| p.split_once('=').unwrap_or((p, "")))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect()
+}
+
 /// The lines of a packed file.
 pub fn lines(path: &Path) -> Vec<String> {
     let packed = std::fs::read(path).unwrap();
