@@ -1,6 +1,7 @@
 //! `Patient/$everything`: <https://hl7.org/fhir/R4/operation-patient-everything.html>.
 
 use crate::answer::{Answer, Refusal, part_2_issue};
+use crate::cursor::Paged;
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
@@ -70,20 +71,12 @@ impl Door {
         base: &str,
     ) -> Result<(Vec<u8>, Vec<Row>, Owed), Refusal> {
         let patient = crate::patient_type();
-        let path = format!("/Patient/{id}/$everything");
-        let note = format!(
-            "everything\n{}\n{}\n{path}\n{}",
-            ctx.actor.id,
-            ctx.actor.role.name(),
-            options.echo
-        );
-        let after = match &options.cursor {
-            None => 0,
-            Some(token) => crate::from_base64url(token)
-                .and_then(|sealed| self.ledger.open_note(note.as_bytes(), &sealed))
-                .and_then(|b| b.try_into().ok().map(u64::from_le_bytes))
-                .ok_or_else(|| Refusal::new(400, "invalid", "this page link is not valid; start again"))?,
+        let paged = Paged {
+            base,
+            path: format!("/Patient/{id}/$everything"),
+            echo: &options.echo,
         };
+        let after = self.place_number(ctx, &paged, options.cursor.as_deref())?.unwrap_or(0);
         let visible = self.ledger.visible();
         let permit = self.permit(ctx, Action::Everything);
         let permitted = permit.predicate();
@@ -134,26 +127,9 @@ impl Door {
             .map_or(self.limits.page_max, |n| (n as usize).clamp(1, self.limits.page_max));
         let from = usize::try_from(after).unwrap_or(usize::MAX).min(found.len());
         let end = from.saturating_add(limit).min(found.len());
-        let query = if options.echo.is_empty() {
-            String::new()
-        } else {
-            format!("?{}", options.echo)
-        };
-        let mut links = vec![("self", format!("{base}{path}{query}"))];
+        let mut links = vec![("self", paged.own_link())];
         if end < found.len() {
-            let sealed = self
-                .ledger
-                .seal_note(note.as_bytes(), &(end as u64).to_le_bytes())
-                .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-            let and = if options.echo.is_empty() {
-                String::new()
-            } else {
-                format!("{}&", options.echo)
-            };
-            links.push((
-                "next",
-                format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
-            ));
+            links.push(("next", self.next_link(ctx, &paged, &(end as u64).to_le_bytes())?));
         }
         let shown = found.get(from..end).unwrap_or_default();
         let owed = permit.owed(shown);

@@ -1,6 +1,7 @@
 //! history of a resource, a type, the system: <https://hl7.org/fhir/R4/http.html#history>.
 
 use crate::answer::{Answer, Refusal};
+use crate::cursor::Paged;
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
@@ -89,19 +90,14 @@ impl Door {
             HistoryOf::Type(t) => format!("/{t}/_history"),
             HistoryOf::System => "/_history".to_owned(),
         };
-        let note = format!(
-            "history\n{}\n{}\n{path}\n{}",
-            ctx.actor.id,
-            ctx.actor.role.name(),
-            options.echo
-        );
-        let before = match &options.cursor {
-            None => u64::MAX,
-            Some(token) => crate::from_base64url(token)
-                .and_then(|sealed| self.ledger.open_note(note.as_bytes(), &sealed))
-                .and_then(|b| b.try_into().ok().map(u64::from_le_bytes))
-                .ok_or_else(|| Refusal::new(400, "invalid", "this page link is not valid; start again"))?,
+        let paged = Paged {
+            base,
+            path,
+            echo: &options.echo,
         };
+        let before = self
+            .place_number(ctx, &paged, options.cursor.as_deref())?
+            .unwrap_or(u64::MAX);
         let limit = options
             .count
             .map_or(self.limits.page, |n| (n as usize).min(self.limits.page_max));
@@ -156,26 +152,9 @@ impl Door {
             return Err(Refusal::not_found());
         }
         let exact = matches!(of, HistoryOf::Instance(..)) || !more && before == u64::MAX;
-        let query = if options.echo.is_empty() {
-            String::new()
-        } else {
-            format!("?{}", options.echo)
-        };
-        let mut links = vec![("self", format!("{base}{path}{query}"))];
+        let mut links = vec![("self", paged.own_link())];
         if let (true, Some(last)) = (more, versions.last()) {
-            let sealed = self
-                .ledger
-                .seal_note(note.as_bytes(), &position(last).to_le_bytes())
-                .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-            let and = if options.echo.is_empty() {
-                String::new()
-            } else {
-                format!("{}&", options.echo)
-            };
-            links.push((
-                "next",
-                format!("{base}{path}?{and}_cursor={}", crate::base64url(&sealed)),
-            ));
+            links.push(("next", self.next_link(ctx, &paged, &position(last).to_le_bytes())?));
         }
         let owed = permit.owed(&versions);
         let mut page = Page::open("history", ctx.at, exact.then_some(total), &links, owed);

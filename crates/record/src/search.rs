@@ -1,6 +1,7 @@
 //! search: <https://hl7.org/fhir/R4/search.html>.
 
 use crate::answer::{Answer, Refusal, part_2_issue};
+use crate::cursor::{CURSOR, Paged, not_a_place};
 use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::page::Page;
@@ -33,9 +34,6 @@ pub struct SearchRequest<'a> {
     /// The server's base, absolute, without a final slash.
     pub base: &'a str,
 }
-
-/// Name of the parameter that carries a sealed page cursor.
-pub const CURSOR: &str = "_cursor";
 
 impl Door {
     /// Parses a search; value sets stored here are known beside those of HL7.
@@ -173,7 +171,7 @@ impl Door {
             .search(&query, visible, &permit.predicate(), cursor, limits);
         let mut links = vec![("self", self_link(request, &query))];
         if let Some(next) = &found.next {
-            links.push(("next", self.next_link(ctx, request, params, next)?));
+            links.push(("next", self.next_link(ctx, &paged(request), &place(params, next))?));
         }
         let view = View {
             summary: Some(query.summary),
@@ -237,48 +235,9 @@ impl Door {
         Ok((page.close(), rows, owed))
     }
 
-    fn next_link(
-        &self,
-        ctx: &Context,
-        request: &SearchRequest<'_>,
-        params: &[(String, String)],
-        next: &Cursor,
-    ) -> Result<String, Refusal> {
-        let mut plain = Vec::new();
-        let cursor = next.to_bytes();
-        plain.extend_from_slice(&(cursor.len() as u32).to_le_bytes());
-        plain.extend_from_slice(&cursor);
-        for (name, value) in params {
-            for text in [name, value] {
-                plain.extend_from_slice(&(text.len() as u32).to_le_bytes());
-                plain.extend_from_slice(text.as_bytes());
-            }
-        }
-        let sealed = self
-            .ledger
-            .seal_note(&cursor_context(ctx, request), &plain)
-            .map_err(|_| Refusal::unavailable("the server is sealed"))?;
-        Ok(format!(
-            "{}{}?{CURSOR}={}",
-            request.base,
-            path(request),
-            crate::base64url(&sealed)
-        ))
-    }
-
     fn open_cursor(&self, ctx: &Context, request: &SearchRequest<'_>, token: &str) -> Result<Resumed, Refusal> {
-        let bad = || {
-            Refusal::new(
-                400,
-                "invalid",
-                "this page link is not valid for you or this search; start the search again",
-            )
-        };
-        let sealed = crate::from_base64url(token).ok_or_else(bad)?;
-        let plain = self
-            .ledger
-            .open_note(&cursor_context(ctx, request), &sealed)
-            .ok_or_else(bad)?;
+        let plain = self.place(ctx, &paged(request), token)?;
+        let bad = not_a_place;
         let mut rest = plain.as_slice();
         let mut piece = || -> Option<Vec<u8>> {
             let (n, tail) = rest.split_first_chunk::<4>()?;
@@ -303,17 +262,26 @@ struct Resumed {
     params: Vec<(String, String)>,
 }
 
-/// A cursor opens only for the actor and the search it was made for.
-fn cursor_context(ctx: &Context, request: &SearchRequest<'_>) -> Vec<u8> {
-    let a = &ctx.actor;
-    format!(
-        "page\n{}\n{}\n{}\n{}",
-        a.id,
-        a.role.name(),
-        a.patient.as_deref().unwrap_or(""),
-        path(request)
-    )
-    .into_bytes()
+/// The place of a search's next page: the cursor and the parameters, which may not stand in the link.
+fn place(params: &[(String, String)], next: &Cursor) -> Vec<u8> {
+    let cursor = next.to_bytes();
+    let texts = params
+        .iter()
+        .flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    let mut out = Vec::new();
+    for piece in std::iter::once(cursor.as_slice()).chain(texts) {
+        out.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+        out.extend_from_slice(piece);
+    }
+    out
+}
+
+fn paged<'a>(request: &SearchRequest<'a>) -> Paged<'a> {
+    Paged {
+        base: request.base,
+        path: path(request),
+        echo: "",
+    }
 }
 
 fn path(request: &SearchRequest<'_>) -> String {
