@@ -4,6 +4,7 @@ use crate::body::{self, Body, Packing, Payload};
 use crate::error::ReadError;
 use crate::follower::{Header, Kind};
 use crate::varint::{Reader, put};
+use keepwell_model::uuid;
 use keepwell_vault::{NONCE, Place, SealKey, TAG, Vault, VaultError};
 
 /// Suite 1: AES-256-GCM, nonce by HMAC.
@@ -26,52 +27,13 @@ pub(crate) fn padded(length: usize) -> usize {
 }
 
 fn id_bytes(out: &mut Vec<u8>, id: &str) {
-    if let Some(uuid) = uuid(id) {
+    if let Some(uuid) = uuid::parse(id) {
         out.push(0xff);
         out.extend_from_slice(&uuid);
     } else {
         out.push(id.len().min(ID_MAX) as u8);
         out.extend_from_slice(id.as_bytes().get(..id.len().min(ID_MAX)).unwrap_or_default());
     }
-}
-
-/// The 16 bytes of a lower-case hyphenated UUID.
-fn uuid(id: &str) -> Option<[u8; 16]> {
-    let bytes = id.as_bytes();
-    if bytes.len() != 36 {
-        return None;
-    }
-    let mut out = [0; 16];
-    let mut nibbles = 0;
-    for (i, b) in bytes.iter().enumerate() {
-        if matches!(i, 8 | 13 | 18 | 23) {
-            if *b != b'-' {
-                return None;
-            }
-            continue;
-        }
-        let value = match b {
-            b'0'..=b'9' => b - b'0',
-            b'a'..=b'f' => b - b'a' + 10,
-            _ => return None,
-        };
-        let byte = out.get_mut(nibbles / 2)?;
-        *byte = *byte << 4 | value;
-        nibbles += 1;
-    }
-    Some(out)
-}
-
-fn uuid_text(bytes: &[u8; 16]) -> String {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-    let mut out = String::with_capacity(36);
-    for (i, b) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        out.extend([digit(b >> 4), digit(b & 15)]);
-    }
-    out
 }
 
 /// Everything under the seal but the padding.
@@ -129,7 +91,7 @@ fn parse(rid: u64, packing: Packing, text: &[u8]) -> Option<Unsealed> {
     let sign = if a & 0x80 == 0 { 0 } else { 0xff };
     let last_updated = i64::from_be_bytes([sign, sign, a, b, c, d, e, f]);
     let id = match r.byte()? {
-        0xff => uuid_text(&r.array()?),
+        0xff => uuid::text(&r.array()?),
         length => String::from_utf8(r.bytes(usize::from(length))?.to_vec()).ok()?,
     };
     let mut cuts = Vec::new();

@@ -13,3 +13,4 @@ pub mod redact;
 pub mod schema;
 pub mod time;
 pub mod types;
+pub mod uuid;

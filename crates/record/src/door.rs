@@ -10,6 +10,7 @@ use keepwell_model::actor::{Actor, Context};
 use keepwell_model::home::Home;
 use keepwell_model::time::{Clock, Entropy};
 use keepwell_model::types::ResourceType;
+use keepwell_model::uuid;
 use keepwell_policy::{Action, Decision, Labels, Relation, Request, Target};
 use keepwell_search::index::Version;
 use std::collections::BTreeMap;
@@ -115,15 +116,7 @@ impl Door {
             .map_err(|_| Refusal::unavailable("no random numbers; try again later"))?;
         b[6] = b[6] & 0x0f | 0x40;
         b[8] = b[8] & 0x3f | 0x80;
-        let mut s = String::with_capacity(36);
-        for (i, byte) in b.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                s.push('-');
-            }
-            s.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-            s.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-        }
-        Ok(s)
+        Ok(uuid::text(&b))
     }
 
     pub(crate) fn permit(&self, ctx: &Context, action: Action) -> Permit {
@@ -246,11 +239,6 @@ impl Door {
     /// One part for each patient among the rows.
     pub(crate) fn parts(&self, rows: &[Row]) -> Vec<(u32, Shown)> {
         let homes = self.records.homes.read();
-        if let [row] = rows
-            && homes.owners.contains_key(&row.home)
-        {
-            return vec![(row.home, Shown { rids: vec![row.rid] })];
-        }
         let mut by: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         // A chart's page is one run of rows of the same patient.
         for run in rows.chunk_by(|a, b| a.home == b.home) {

@@ -3,6 +3,7 @@
 use super::columns::{Blobs, Column};
 use super::hash::{Keyed, Table};
 use keepwell_model::types::ResourceType;
+use keepwell_model::uuid;
 
 /// Texts by number.
 pub struct Strings {
@@ -162,7 +163,7 @@ impl Entities {
             return String::new();
         };
         match kind >> 8 {
-            0 => unpack_uuid(packed),
+            0 => uuid::text(packed),
             1 => {
                 let len = usize::from(packed.last().copied().unwrap_or(0));
                 String::from_utf8_lossy(packed.get(..len).unwrap_or_default()).into_owned()
@@ -207,7 +208,7 @@ impl Entities {
     }
 
     fn pack(&self, key: Keyed, id: &str) -> Option<(Form, [u8; 16])> {
-        if let Some(uuid) = pack_uuid(id) {
+        if let Some(uuid) = uuid::parse(id) {
             return Some((Form::Uuid, uuid));
         }
         if id.len() < 16 {
@@ -250,43 +251,6 @@ fn long(number: u32) -> [u8; 16] {
     let [a, b, c, d] = number.to_le_bytes();
     (packed[0], packed[1], packed[2], packed[3]) = (a, b, c, d);
     packed
-}
-
-/// 8-4-4-4-12 lower-case hexadecimal digits as bytes.
-fn pack_uuid(id: &str) -> Option<[u8; 16]> {
-    let text: &[u8; 36] = id.as_bytes().try_into().ok()?;
-    let mut packed = [0; 16];
-    let mut digits = 0;
-    for (i, c) in text.iter().enumerate() {
-        if matches!(i, 8 | 13 | 18 | 23) {
-            if *c != b'-' {
-                return None;
-            }
-            continue;
-        }
-        let v = match c {
-            b'0'..=b'9' => c - b'0',
-            b'a'..=b'f' => c - b'a' + 10,
-            _ => return None,
-        };
-        let byte = packed.get_mut(digits / 2)?;
-        *byte = *byte << 4 | v;
-        digits += 1;
-    }
-    Some(packed)
-}
-
-fn unpack_uuid(packed: &[u8; 16]) -> String {
-    let mut out = String::with_capacity(36);
-    for (i, b) in packed.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        for v in [b >> 4, b & 15] {
-            out.push(char::from_digit(u32::from(v), 16).unwrap_or('0'));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
