@@ -37,18 +37,12 @@ pub struct SearchRequest<'a> {
 
 impl Door {
     /// Parses a search; value sets stored here are known beside those of HL7.
-    pub(crate) fn parse(
-        &self,
-        t: ResourceType,
-        params: &[(String, String)],
-        base: &str,
-        lenient: bool,
-    ) -> Result<Query, Refusal> {
+    pub(crate) fn parse(&self, t: ResourceType, params: &[(String, String)], lenient: bool) -> Result<Query, Refusal> {
         let terminology = Stored(|url: &str| self.stored_value_set(url));
         let options = Options {
             lenient,
             now: self.clock.now(),
-            base_url: base,
+            base: &self.records.base,
             terminology: &terminology,
         };
         parse(t, params, &options).map_err(Refusal::bad)
@@ -91,7 +85,7 @@ impl Door {
 
     /// Parses the search of a conditional interaction: no result parameters, at least one condition.
     pub(crate) fn strict_query(&self, t: ResourceType, params: &[(String, String)]) -> Result<Query, Refusal> {
-        let mut query = self.parse(t, params, "", false)?;
+        let mut query = self.parse(t, params, false)?;
         if query.clauses.is_empty() {
             return Err(Refusal::new(
                 412,
@@ -140,7 +134,7 @@ impl Door {
             _ => None,
         };
         let params = resumed.as_ref().map_or(request.params, |r| &r.params);
-        let mut query = self.parse(request.resource_type, params, request.base, request.lenient)?;
+        let mut query = self.parse(request.resource_type, params, request.lenient)?;
         if let Some((owner, id)) = request.compartment {
             let clause = compartment(owner, id, request.resource_type)
                 .ok_or_else(|| Refusal::new(404, "not-found", "resources of that type are not in that compartment"))?;
