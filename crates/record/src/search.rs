@@ -158,11 +158,14 @@ impl Door {
             page: limit,
             includes: self.limits.include_max,
         };
-        let found = self
-            .records
-            .index
-            .read()
-            .search(&query, visible, &permit.predicate(), cursor, limits);
+        let found = {
+            let index = self.records.index.read();
+            // An erasure since the first page (or a start from a snapshot) took what its moment could be told from.
+            if cursor.is_some_and(|c| c.visible < index.whole_from()) {
+                return Err(Refusal::page_expired());
+            }
+            index.search(&query, visible, &permit.predicate(), cursor, limits)
+        };
         let mut links = vec![("self", self_link(request, &query))];
         if let Some(next) = &found.next {
             links.push(("next", self.next_link(ctx, &paged(request), &place(params, next))?));
