@@ -271,8 +271,8 @@ fn pages_after_an_erasure_show_nothing_of_the_erased_and_miss_nothing_of_others(
     let first = client.get(&everything(3)).expect(200).json();
     let mut seen = shown(&first, "Observation");
     seen.extend(shown(&first, "Appointment"));
-    // Changed since the first page: its old values go with the erasure.
-    let changed = of_kept.first().unwrap().clone();
+    // Changed since the first page: its old values go with the erasure, and it moves behind what was not shown yet.
+    let changed = shown(&first, "Observation").first().unwrap().clone();
     let mut body = observation(&kept, "page", 77.0);
     body["id"] = json!(changed);
     client.put(&format!("/fhir/Observation/{changed}"), &body).expect(200);

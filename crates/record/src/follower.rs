@@ -632,3 +632,20 @@ pub(crate) fn get_text(from: &mut dyn Read) -> io::Result<String> {
     from.read_exact(&mut b)?;
     String::from_utf8(b).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a text is not UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows sealed under the key of shared rows by older rules may name a patient: that makes nobody the owner of all
+    /// shared rows.
+    #[test]
+    fn the_shared_slot_is_never_a_patients() {
+        let mut homes = Homes::default();
+        homes.learn(0, &Home::Patient("a".to_owned()));
+        homes.learn(0, &Home::Several(vec!["a".to_owned(), "b".to_owned()]));
+        assert!(homes.owners.is_empty() && homes.patients.is_empty() && homes.several.is_empty());
+        homes.learn(3, &Home::Patient("a".to_owned()));
+        assert_eq!(homes.patients.get("a"), Some(&3));
+    }
+}
