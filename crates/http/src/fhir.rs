@@ -3,9 +3,9 @@
 //! Takes a request apart, calls one method of the door, puts the answer together. Bodies are bounded in size and in
 //! time; content codings are refused, so that no body grows after it was counted.
 
-use crate::App;
 use crate::respond::{self, Form};
 use crate::routes::{Found, Interaction, find};
+use crate::{App, oauth};
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::connect_info::ConnectInfo;
@@ -18,8 +18,8 @@ use keepwell_model::time::{Timestamp, days_from_civil};
 use keepwell_model::types::ResourceType;
 use keepwell_record::Summary;
 use keepwell_record::{
-    Answer, CURSOR, EverythingOptions, HistoryOf, HistoryOptions, ReadOptions, Refusal, Return, SearchRequest,
-    Selector, View, is_id, parse_etag, parse_query, percent_decode, percent_encode,
+    Answer, CURSOR, EverythingOptions, HistoryOf, HistoryOptions, OAuthUris, ReadOptions, Refusal, Return,
+    SearchRequest, Selector, View, is_id, parse_etag, parse_query, percent_decode, percent_encode,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +98,14 @@ async fn dispatch(
     // The CapabilityStatement is the one thing a stranger may read.
     if matches!(found, Found::Route(Interaction::Capabilities, _)) {
         *interaction = Some(Interaction::Capabilities);
-        let body = app.door.capabilities(&format!("{}/fhir", app.origin));
+        let body = app.door.capabilities(
+            &format!("{}/fhir", app.origin),
+            &OAuthUris {
+                token: format!("{}{}", app.origin, oauth::TOKEN),
+                introspect: format!("{}{}", app.origin, oauth::INTROSPECT),
+                revoke: format!("{}{}", app.origin, oauth::REVOKE),
+            },
+        );
         return Ok(Done::Answer(Answer {
             status: 200,
             body,
@@ -120,7 +127,7 @@ async fn dispatch(
 }
 
 /// A name that is not this server's means a rebound DNS name or a stray request.
-fn check_host(app: &App, parts: &Parts) -> Result<(), Refusal> {
+pub(crate) fn check_host(app: &App, parts: &Parts) -> Result<(), Refusal> {
     let host = parts
         .headers
         .get(HOST)
@@ -181,15 +188,18 @@ fn take_form(params: &mut Vec<(String, String)>, headers: &HeaderMap, form: &mut
     }
 }
 
-async fn authenticate(app: &Arc<App>, parts: &Parts) -> Result<Arc<Actor>, Refusal> {
-    let token = parts
-        .headers
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
         .get(AUTHORIZATION)
         .and_then(|h| h.to_str().ok())
         .and_then(|h| h.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, t)| t.trim());
-    if let Some(token) = token
+        .map(|(_, t)| t.trim())
+}
+
+async fn authenticate(app: &Arc<App>, parts: &Parts) -> Result<Arc<Actor>, Refusal> {
+    if let Some(token) = bearer(&parts.headers)
         && let Ok(actor) = app.identity.bearer(token)
     {
         return Ok(actor);
@@ -203,7 +213,7 @@ async fn authenticate(app: &Arc<App>, parts: &Parts) -> Result<Arc<Actor>, Refus
     ))
 }
 
-fn network(parts: &Parts) -> String {
+pub(crate) fn network(parts: &Parts) -> String {
     parts
         .extensions
         .get::<ConnectInfo<SocketAddr>>()
@@ -329,7 +339,7 @@ async fn run(
                     "a patch is a JSON Patch: Content-Type application/json-patch+json",
                 ));
             }
-            let bytes = read_body(app, headers, body).await?;
+            let bytes = read_body(app.body_max, headers, body).await?;
             Box::pin(door.patch(ctx, t, &selector, &bytes, if_match, want)).await
         }
         I::Delete | I::ConditionalDelete => {
@@ -351,7 +361,7 @@ async fn run(
                         "_search takes Content-Type application/x-www-form-urlencoded",
                     ));
                 }
-                let bytes = read_body(app, headers, body).await?;
+                let bytes = read_body(app.body_max, headers, body).await?;
                 let text = std::str::from_utf8(&bytes).map_err(|_| bad("the form is not UTF-8"))?;
                 params.extend(parse_query(text).map_err(bad)?);
                 take_form(&mut params, &HeaderMap::new(), &mut Form::default())?;
@@ -409,7 +419,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
-fn media_type(headers: &HeaderMap) -> String {
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
     header(headers, CONTENT_TYPE.as_str())
         .and_then(|t| t.split(';').next())
         .unwrap_or_default()
@@ -448,7 +458,7 @@ fn preferred_return(headers: &HeaderMap) -> Return {
 
 async fn json_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
     match media_type(headers).as_str() {
-        "" | "application/fhir+json" | "application/json" | "text/json" => read_body(app, headers, body).await,
+        "" | "application/fhir+json" | "application/json" | "text/json" => read_body(app.body_max, headers, body).await,
         _ => Err(Refusal::new(
             415,
             "not-supported",
@@ -457,7 +467,8 @@ async fn json_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Vec<u8>
     }
 }
 
-async fn read_body(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refusal> {
+/// A body of at most `most` bytes.
+pub(crate) async fn read_body(most: usize, headers: &HeaderMap, mut body: Body) -> Result<Vec<u8>, Refusal> {
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(Refusal::new(
             415,
@@ -475,7 +486,7 @@ async fn read_body(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Vec
     let declared = header(headers, "content-length")
         .and_then(|n| n.parse::<usize>().ok())
         .unwrap_or(0);
-    if declared > app.body_max {
+    if declared > most {
         return Err(too_long());
     }
     let mut bytes = Vec::with_capacity(declared.min(1 << 20));
@@ -486,7 +497,7 @@ async fn read_body(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Vec
             Ok(Some(Err(_))) => return Err(bad("the body broke off")),
             Ok(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    if bytes.len() + data.len() > app.body_max {
+                    if bytes.len() + data.len() > most {
                         return Err(too_long());
                     }
                     bytes.extend_from_slice(data);
@@ -610,7 +621,7 @@ pub struct Strangers {
 
 impl Strangers {
     /// Counts one; writes the entry of the first in a minute, and of a minute that ended.
-    async fn count(&self, app: &App, network: String) -> Result<(), Refusal> {
+    pub(crate) async fn count(&self, app: &App, network: String) -> Result<(), Refusal> {
         let minute = app.door.clock().now().0 / 60_000;
         let due = {
             let mut minutes = self.minutes.lock();

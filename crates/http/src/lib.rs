@@ -7,6 +7,7 @@
 pub mod fhir;
 pub mod listen;
 pub mod metrics;
+pub mod oauth;
 pub mod openapi;
 pub mod pages;
 mod respond;
@@ -125,7 +126,8 @@ impl RequestIds {
     }
 }
 
-/// What a listener answers with. The FHIR API has its own dispatch ([`routes`]) and does not pass through a router.
+/// What a listener answers with. The FHIR API ([`routes`]) and the OAuth endpoints ([`oauth`]) have their own dispatch
+/// and do not pass through a router.
 #[derive(Clone)]
 pub struct Front {
     fhir: Option<Arc<App>>,
@@ -133,7 +135,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Everything of the main listener: the FHIR API, the pages, health.
+    /// Everything of the main listener: the FHIR API, the OAuth endpoints, the pages, health.
     #[must_use]
     pub fn new(app: Arc<App>) -> Self {
         let pages = pages::router(Arc::new(site::PagesBackend::new(Arc::clone(&app))));
@@ -154,6 +156,7 @@ impl Front {
             .strip_prefix("/fhir")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut response = match &self.fhir {
+            Some(app) if oauth::is_ours(path) => oauth::handle(app, request).await,
             Some(app) if is_fhir => fhir::handle(app, request).await,
             _ => match self.other.clone().oneshot(request).await {
                 Ok(response) => response,

@@ -1,11 +1,11 @@
-//! The published list of routes as OpenAPI 3.1: the FHIR API, the pages, health and readiness. What FHIR says better
+//! The published list of routes as OpenAPI 3.1: the FHIR API, the OAuth endpoints, the pages, health and readiness. What FHIR says better
 //! (resource types, search parameters, profiles) stands in the CapabilityStatement.
 //!
-//! The list is made of [`OPEN`], [`crate::routes::ROUTES`] and [`crate::pages::ROUTES`]; the first two are also what
-//! requests are dispatched by, the third is compared with the pages' router by a test (APP-14).
+//! The list is made of [`OPEN`], [`crate::routes::ROUTES`], [`crate::oauth::ROUTES`] and [`crate::pages::ROUTES`]; the
+//! first three are also what requests are dispatched by, the last is compared with the pages' router by a test (APP-14).
 
 use crate::routes::{Interaction, ROUTES};
-use crate::{HEALTH, READY, pages};
+use crate::{HEALTH, READY, oauth, pages};
 use keepwell_model::json::{Value, object};
 use std::borrow::Cow;
 
@@ -22,6 +22,10 @@ pub enum Access {
     Open,
     /// Whoever has a bearer token; the policy decides.
     Token,
+    /// A registered client, by an assertion in the form.
+    Client,
+    /// A registered client, or whoever has a bearer token; the policy decides.
+    ClientOrToken,
     /// Whoever is signed in to the pages; the policy decides.
     Session,
 }
@@ -37,6 +41,8 @@ pub struct Published {
     pub summary: String,
     /// Who may call it.
     pub access: Access,
+    /// Members of the form it takes: name, whether required, meaning.
+    pub form: &'static [(&'static str, bool, &'static str)],
 }
 
 /// Every route of the main listener.
@@ -47,6 +53,14 @@ pub fn published() -> Vec<Published> {
         path: (*path).to_owned(),
         summary: (*summary).to_owned(),
         access: Access::Open,
+        form: &[],
+    });
+    let oauth = oauth::ROUTES.iter().map(|r| Published {
+        method: r.method,
+        path: r.path.to_owned(),
+        summary: r.summary.to_owned(),
+        access: r.access,
+        form: r.form,
     });
     let fhir = ROUTES.iter().map(|r| Published {
         method: r.method,
@@ -60,6 +74,7 @@ pub fn published() -> Vec<Published> {
             Interaction::Capabilities => Access::Open,
             _ => Access::Token,
         },
+        form: &[],
     });
     let pages = pages::ROUTES.iter().map(|(method, path, needs)| Published {
         method,
@@ -70,8 +85,9 @@ pub fn published() -> Vec<Published> {
         } else {
             Access::Open
         },
+        form: &[],
     });
-    open.chain(fhir).chain(pages).collect()
+    open.chain(oauth).chain(fhir).chain(pages).collect()
 }
 
 fn summary(interaction: Interaction) -> &'static str {
@@ -135,43 +151,88 @@ fn parameters(path: &str) -> Value<'static> {
 }
 
 fn operation(route: &Published) -> Value<'static> {
-    let kind = match (
-        route.access,
-        route.path.starts_with("/fhir"),
-        OPEN.iter().any(|(p, _)| *p == route.path),
-    ) {
-        (_, true, _) => "application/fhir+json",
-        (_, _, true) => "text/plain",
-        _ => "text/html",
+    let is_oauth = oauth::ROUTES.iter().any(|r| r.path == route.path);
+    let kind = if is_oauth {
+        "application/json"
+    } else if route.path.starts_with("/fhir") {
+        "application/fhir+json"
+    } else if OPEN.iter().any(|(p, _)| *p == route.path) {
+        "text/plain"
+    } else {
+        "text/html"
     };
     let content = |kind: &'static str| object([(kind, object([("schema", object([]))]))]);
     let security = match route.access {
-        Access::Open => list([]),
+        Access::Open | Access::Client => list([]),
+        Access::ClientOrToken => list([object([]), object([("token", list([]))])]),
         Access::Token => list([object([("token", list([]))])]),
         Access::Session => list([object([("session", list([]))])]),
     };
-    let otherwise = if route.path.starts_with("/fhir") {
+    let otherwise = if is_oauth {
+        "`error` and `error_description` (RFC 6749 5.2)."
+    } else if route.path.starts_with("/fhir") {
         "An OperationOutcome."
     } else {
         "What went wrong."
     };
-    object([
+    let mut operation = vec![
         ("operationId", text(id(route))),
         ("summary", text(route.summary.clone())),
         ("security", security),
         ("parameters", parameters(&route.path)),
+    ];
+    if !route.form.is_empty() {
+        operation.push(("requestBody", form(route.form)));
+    }
+    operation.push((
+        "responses",
+        object([
+            (
+                "2XX",
+                object([("description", text("Done.")), ("content", content(kind))]),
+            ),
+            (
+                "default",
+                object([("description", text(otherwise)), ("content", content(kind))]),
+            ),
+        ]),
+    ));
+    members(operation)
+}
+
+pub(crate) fn members(members: Vec<(&'static str, Value<'static>)>) -> Value<'static> {
+    Value::Object(members.into_iter().map(|(n, v)| (Cow::Borrowed(n), v)).collect())
+}
+
+/// The body of a route that takes a form.
+fn form(takes: &'static [(&'static str, bool, &'static str)]) -> Value<'static> {
+    let property = |meaning: &'static str| object([("type", text("string")), ("description", text(meaning))]);
+    let schema = object([
+        ("type", text("object")),
         (
-            "responses",
-            object([
-                (
-                    "2XX",
-                    object([("description", text("Done.")), ("content", content(kind))]),
-                ),
-                (
-                    "default",
-                    object([("description", text(otherwise)), ("content", content(kind))]),
-                ),
-            ]),
+            "required",
+            list(
+                takes
+                    .iter()
+                    .filter(|(_, required, _)| *required)
+                    .map(|(name, ..)| text(*name)),
+            ),
+        ),
+        (
+            "properties",
+            members(
+                takes
+                    .iter()
+                    .map(|&(name, _, meaning)| (name, property(meaning)))
+                    .collect(),
+            ),
+        ),
+    ]);
+    object([
+        ("required", Value::Bool(true)),
+        (
+            "content",
+            object([("application/x-www-form-urlencoded", object([("schema", schema)]))]),
         ),
     ])
 }
@@ -193,7 +254,10 @@ pub fn document() -> String {
             object([
                 ("type", text("http")),
                 ("scheme", text("bearer")),
-                ("description", text("From `keepwell token`.")),
+                (
+                    "description",
+                    text("From `keepwell token`, or from /oauth/token for a registered client."),
+                ),
             ]),
         ),
         (
@@ -242,7 +306,8 @@ mod tests {
         let paths = document.get("paths").unwrap();
         let mut ids = std::collections::HashSet::new();
         let routes = published();
-        assert_eq!(routes.len(), OPEN.len() + ROUTES.len() + pages::ROUTES.len());
+        let lists = [OPEN.len(), oauth::ROUTES.len(), ROUTES.len(), pages::ROUTES.len()];
+        assert_eq!(routes.len(), lists.iter().sum::<usize>());
         for route in &routes {
             let method = route.method.to_ascii_lowercase();
             let operation = paths.get(&route.path).and_then(|p| p.get(&method));
@@ -269,9 +334,12 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split(',').next())
             .collect();
-        // Everything below /fhir is dispatched by `routes::find`, which knows nothing but the list.
+        // Everything below /fhir is dispatched by `routes::find`, what `oauth` answers by its own list: they know
+        // nothing else.
         assert_eq!(routed, ["HEALTH", "READY"]);
         assert_eq!(served.matches("fhir::handle").count(), 1);
+        assert_eq!(served.matches("oauth::handle").count(), 1);
+        assert_eq!(served.matches("::handle").count(), 2);
         for other in ["nest", "fallback", "route_service"] {
             assert!(!served.contains(&format!(".{other}(")), "{other}");
         }

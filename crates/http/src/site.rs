@@ -1,13 +1,13 @@
 //! What the pages need, over the door and identity.
 
 use crate::pages::backend::{
-    Access, AccessLog, Backend, Checkpoint, Compartment, DemoLogin, Fact, Find, Group, Level, Mark, Refusal, Seen,
-    Session, SignIn, Site,
+    Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Group, Key, Level, Mark,
+    Refusal, Seen, Session, SignIn, Site,
 };
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
-use keepwell_identity::{Activity, Denied, cookie};
+use keepwell_identity::{Activity, Denied, Fault, cookie, oauth};
 use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
@@ -392,6 +392,51 @@ impl Backend for PagesBackend {
             });
         }
         Ok(groups)
+    }
+
+    async fn clients(&self, ctx: &Context) -> Result<Vec<Client>, Refusal> {
+        let now = self.now();
+        let all = self.app.identity.clients(ctx).await.map_err(fault)?;
+        Ok(all.iter().map(|c| client(c, now)).collect())
+    }
+
+    async fn client(&self, ctx: &Context, id: &str) -> Result<Client, Refusal> {
+        let found = self.app.identity.client(ctx, id).await.map_err(fault)?;
+        Ok(client(&found, self.now()))
+    }
+
+    async fn end_client(&self, ctx: &Context, id: &str) -> Result<(), Refusal> {
+        self.app.identity.end_client(ctx, id).await.map_err(fault)
+    }
+}
+
+fn fault(e: Fault) -> Refusal {
+    match e {
+        Fault::Forbidden(reason) => Refusal::Forbidden(reason),
+        Fault::Rule(rule) => Refusal::Invalid(format!("This was not done: {rule}.")),
+        Fault::Unavailable(_) => Refusal::Unavailable("This is not possible now. Try again in a minute.".to_owned()),
+    }
+}
+
+/// A client in words.
+fn client(c: &oauth::Client, now: Timestamp) -> Client {
+    let in_time = |expires: i64| if now.0 < expires { "active" } else { "expired" };
+    let open = c.state == oauth::ClientState::Active;
+    let keys = c.keys.iter().map(|k| Key {
+        kid: k.kid.clone(),
+        algorithm: k.key.algorithm(),
+        expires: Timestamp(k.expires).to_string(),
+        state: in_time(k.expires),
+    });
+    Client {
+        id: c.id.clone(),
+        display: c.display.clone(),
+        scope: c.scope.clone(),
+        created: Timestamp(c.created).to_string(),
+        expires: Timestamp(c.expires).to_string(),
+        state: if open { in_time(c.expires) } else { "ended" },
+        open,
+        keys: keys.collect(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who is asking: accounts, tokens, page sessions, one-time sign-in links.
+//! Who is asking: accounts, tokens, page sessions, one-time sign-in links, registered clients ([`oauth`]).
 //!
 //! [`Identity`] is the way in. It turns a bearer token or a cookie into an [`Actor`](keepwell_model::actor::Actor), and
 //! nothing else in Keepwell does, except the composition root for its named jobs.
@@ -16,6 +16,7 @@ mod account;
 pub mod cookie;
 mod documents;
 mod link;
+pub mod oauth;
 mod secret;
 mod service;
 mod session;

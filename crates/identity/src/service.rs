@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use crate::account::{self, Account, AccountState};
 use crate::documents::{DocumentError, Documents};
 use crate::link::{self, BOOTSTRAP_TTL_S, Code, LINK_TTL_S, Link};
+use crate::oauth::Assertions;
 use crate::secret::{hex, random_text, sha256};
 use crate::session::{Activity, OpenedSession, PageSession, SessionInfo, Sessions};
 use crate::token::{Invalid, Issued, Refused, SERVICE_TTL_MAX_S, TokenKey, Tokens, Wanted};
 
 /// Kind of the documents that void tokens.
-const REVOCATION: &str = "token-revocation";
+pub(crate) const REVOCATION: &str = "token-revocation";
 /// Kind of settings.
 const SETTING: &str = "setting";
 /// The setting that lets the demo's sign-in page offer its logins.
@@ -92,10 +93,12 @@ impl From<EntropyUnavailable> for Fault {
 /// Who is asking.
 pub struct Identity {
     engine: Arc<Engine>,
-    documents: Arc<dyn Documents>,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    tokens: Tokens,
+    pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) tokens: Tokens,
+    /// Assertions of clients that were used.
+    pub(crate) assertions: Assertions,
     sessions: Sessions,
     /// Codes used in this process: of any number of parallel uses, the first in wins. Never taken out again: another
     /// use may have read the document before it was deleted.
@@ -118,12 +121,14 @@ impl Identity {
                 Revocation::User { user, at } => tokens.end_user(&user, Timestamp(at)),
             }
         }
+        let assertions = Assertions::read(&*parts.documents)?;
         Ok(Self {
             engine: parts.engine,
             documents: parts.documents,
             clock: parts.clock,
             entropy: parts.entropy,
             tokens,
+            assertions,
             sessions: Sessions::default(),
             claimed: Mutex::default(),
         })
@@ -227,9 +232,15 @@ impl Identity {
             user: id.to_owned(),
             at: now.0,
         })?;
-        let place = format!("user-{}", hex(sha256(id.as_bytes()).get(..16).unwrap_or_default()));
         self.documents
-            .put(by, Action::AccountManage, REVOCATION, &place, Some(&text), false)
+            .put(
+                by,
+                Action::AccountManage,
+                REVOCATION,
+                &revocation_of(id),
+                Some(&text),
+                false,
+            )
             .await?;
         let text = to_text(&account)?;
         self.documents
@@ -449,7 +460,7 @@ impl Identity {
     // Helpers
 
     /// Asks policy whether `by` may do `action`; a refusal is logged.
-    async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {
+    pub(crate) async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {
         let request = Request::new(
             &by.actor,
             action,
@@ -520,10 +531,15 @@ impl Identity {
     }
 }
 
+/// The id of the document that voids all tokens of a user or client.
+pub(crate) fn revocation_of(user: &str) -> String {
+    format!("user-{}", hex(sha256(user.as_bytes()).get(..16).unwrap_or_default()))
+}
+
 /// What voids tokens.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-enum Revocation {
+pub(crate) enum Revocation {
     /// One token, whose id is the document's.
     Token {
         /// When it would have expired, in ms.
@@ -538,7 +554,7 @@ enum Revocation {
     },
 }
 
-fn to_text<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
+pub(crate) fn to_text<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
     serde_json::to_string(value).map_err(|e| Fault::Unavailable(e.to_string()))
 }
 
@@ -549,6 +565,7 @@ fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
         display: account.display.clone(),
         role: account.role,
         patient: account.patient.clone(),
+        client: None,
         scopes: Vec::new(),
         session: String::new(),
         authenticated: now,
@@ -557,7 +574,7 @@ fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
 }
 
 /// The context of a sign-in, for the log.
-fn context(actor: Actor, seen: &Seen, now: Timestamp) -> Context {
+pub(crate) fn context(actor: Actor, seen: &Seen, now: Timestamp) -> Context {
     Context {
         actor: Arc::new(actor),
         purpose: PurposeOfUse::Operations,

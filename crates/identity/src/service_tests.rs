@@ -40,10 +40,10 @@ impl Entropy for Dice {
 
 /// Documents in memory, with the log of acts.
 #[derive(Default)]
-struct Shelf {
+pub(crate) struct Shelf {
     papers: Mutex<BTreeMap<(String, String), String>>,
-    log: Mutex<Vec<(String, Action, bool)>>,
-    broken: AtomicBool,
+    pub(crate) log: Mutex<Vec<(String, Action, bool)>>,
+    pub(crate) broken: AtomicBool,
 }
 
 impl Documents for Shelf {
@@ -100,10 +100,10 @@ impl Documents for Shelf {
     }
 }
 
-struct World {
-    identity: Arc<Identity>,
-    shelf: Arc<Shelf>,
-    clock: Arc<Watch>,
+pub(crate) struct World {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) clock: Arc<Watch>,
 }
 
 fn identity(shelf: &Arc<Shelf>, clock: &Arc<Watch>) -> Arc<Identity> {
@@ -118,7 +118,7 @@ fn identity(shelf: &Arc<Shelf>, clock: &Arc<Watch>) -> Arc<Identity> {
     Arc::new(Identity::open(parts).unwrap())
 }
 
-fn world() -> World {
+pub(crate) fn world() -> World {
     let (shelf, clock) = (Arc::new(Shelf::default()), Arc::new(Watch(AtomicI64::new(START))));
     World {
         identity: identity(&shelf, &clock),
@@ -128,12 +128,12 @@ fn world() -> World {
 }
 
 impl World {
-    fn pass(&self, seconds: i64) {
+    pub(crate) fn pass(&self, seconds: i64) {
         self.clock.0.fetch_add(seconds * 1000, Ordering::SeqCst);
     }
 
     /// The same data directory after a restart.
-    fn restarted(&self) -> Arc<Identity> {
+    pub(crate) fn restarted(&self) -> Arc<Identity> {
         identity(&self.shelf, &self.clock)
     }
 
@@ -154,7 +154,7 @@ fn by(actor: Actor) -> Context {
     context(actor, &seen(), Timestamp(START))
 }
 
-fn seen() -> Seen {
+pub(crate) fn seen() -> Seen {
     Seen {
         request_id: "r1".into(),
         network: "127.0.0.1".into(),
@@ -162,7 +162,7 @@ fn seen() -> Seen {
 }
 
 /// The operator at the machine.
-fn job() -> Context {
+pub(crate) fn job() -> Context {
     let mut operator = actor("operator", Role::Service);
     operator.method = "job".into();
     by(operator)
@@ -174,6 +174,7 @@ fn wanted(user: &str, role: Role, scopes: &[&str]) -> Wanted {
         display: user.into(),
         role,
         patient: None,
+        client: None,
         scopes: scopes.iter().map(|s| Scope::parse(s).unwrap()).collect(),
         ttl_s: 3600,
     }

@@ -33,7 +33,7 @@ pub const SERVICE_TTL_MAX_S: i64 = 31 * 24 * 60 * 60;
 /// Verified tokens kept; beyond it the cache starts anew.
 const CACHE_MAX: usize = 16_384;
 /// Most scopes of one token.
-const SCOPES_MAX: usize = 160;
+pub(crate) const SCOPES_MAX: usize = 160;
 
 /// The key that signs tokens. Implemented over the vault's named key: the private half never leaves it.
 pub trait TokenKey: Send + Sync {
@@ -72,6 +72,9 @@ pub struct Claims {
     /// The patient whose record it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<String>,
+    /// The registered client it was issued to (RFC 9068).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
     /// Scopes, separated by single spaces; empty for a person whose role is not narrowed.
     pub scope: String,
     /// Issued at, seconds since 1970.
@@ -93,6 +96,8 @@ pub struct Wanted {
     pub role: Role,
     /// The patient, for role patient and for `patient/` scopes.
     pub patient: Option<String>,
+    /// The registered client it is for, if any.
+    pub client: Option<String>,
     /// Scopes.
     pub scopes: Vec<Scope>,
     /// Lifetime in seconds.
@@ -153,6 +158,8 @@ pub enum Invalid {
 }
 
 struct Key {
+    /// Its RFC 7638 thumbprint.
+    kid: String,
     /// The first part of every token this key signs.
     header: String,
     public: [u8; 32],
@@ -168,6 +175,7 @@ impl Key {
         let kid = URL_SAFE_NO_PAD.encode(sha256(jwk.as_bytes()));
         let header = format!(r#"{{"alg":"EdDSA","typ":"at+jwt","kid":"{kid}"}}"#);
         Self {
+            kid,
             header: URL_SAFE_NO_PAD.encode(header),
             public,
         }
@@ -266,6 +274,7 @@ impl Tokens {
             name: wanted.display.clone(),
             role: wanted.role.name().to_owned(),
             patient: wanted.patient.clone(),
+            client_id: wanted.client.clone(),
             scope: wanted.scopes.iter().map(scope_text).collect::<Vec<_>>().join(" "),
             iat,
             exp: iat.saturating_add(wanted.ttl_s),
@@ -317,6 +326,34 @@ impl Tokens {
             },
         );
         Ok(actor)
+    }
+
+    /// What a token says, checked as [`Tokens::verify`] does; not cached.
+    ///
+    /// # Errors
+    /// It is not one of ours, has expired or was revoked.
+    pub fn claims(&self, token: &str, now: Timestamp) -> Result<Claims, Invalid> {
+        if token.len() > MAX_TOKEN {
+            return Err(Invalid::TooLong);
+        }
+        let claims = self.open(token)?;
+        in_time(claims.iat, claims.exp, now.0.div_euclid(1000))?;
+        self.actor(&claims).ok_or(Invalid::Claims)?;
+        if self.state.read().is_void(&claims.jti, &claims.sub, claims.iat) {
+            return Err(Invalid::Revoked);
+        }
+        Ok(claims)
+    }
+
+    /// Up to which instant the tokens of `user` are void.
+    pub(crate) fn void_until(&self, user: &str) -> Option<Timestamp> {
+        self.state.read().ended.get(user).copied().map(Timestamp)
+    }
+
+    /// The public keys that verify tokens, today's first: id and Ed25519 key.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<(String, [u8; 32])> {
+        self.keys.read().iter().map(|k| (k.kid.clone(), k.public)).collect()
     }
 
     /// Voids the token with that id, from this moment on; `until` is when it would have expired.
@@ -376,6 +413,7 @@ impl Tokens {
             display: claims.name.clone(),
             role: Role::from_name(&claims.role)?,
             patient: claims.patient.clone(),
+            client: claims.client_id.clone(),
             scopes,
             ttl_s: claims.exp.checked_sub(claims.iat)?,
         };
@@ -388,6 +426,7 @@ impl Tokens {
             display: wanted.display,
             role: wanted.role,
             patient: wanted.patient,
+            client: wanted.client,
             scopes: wanted.scopes,
             session: claims.jti.clone(),
             authenticated: Timestamp(claims.iat.saturating_mul(1000)),
@@ -426,6 +465,9 @@ fn fault(wanted: &Wanted) -> Option<&'static str> {
     if machine && wanted.scopes.is_empty() {
         return Some("a machine has nothing but its scopes: name at least one");
     }
+    if wanted.client.as_deref().is_some_and(|c| !machine || !is_id(c)) {
+        return Some("only a machine's token names a client");
+    }
     if wanted.patient.as_deref().is_some_and(|p| !is_id(p)) {
         return Some("this is no id of a Patient");
     }
@@ -440,7 +482,7 @@ fn fault(wanted: &Wanted) -> Option<&'static str> {
 }
 
 /// A scope as it was written.
-fn scope_text(scope: &Scope) -> String {
+pub(crate) fn scope_text(scope: &Scope) -> String {
     let context = match scope.context {
         ScopeContext::Patient => "patient",
         ScopeContext::User => "user",

@@ -45,6 +45,7 @@ fn wish(role: Role, scopes: &[&str]) -> Wanted {
         display: "User One".into(),
         role,
         patient: None,
+        client: None,
         scopes: scopes.iter().map(|s| Scope::parse(s).unwrap()).collect(),
         ttl_s: 3600,
     }

@@ -28,6 +28,9 @@ pub enum Command {
     Token(Token),
     /// Make a one-time sign-in link for a user.
     LoginLink(LoginLink),
+    /// Registered clients: machines that get tokens with a key of their own.
+    #[command(subcommand)]
+    Client(Client),
     /// Verify the data directory: rows, log, checkpoints, and that every body opens.
     Verify(Verify),
     /// The access log: verify it, export it, prove one entry.
@@ -208,6 +211,88 @@ pub struct LoginLink {
     /// Whose link.
     #[arg(long)]
     pub user: String,
+}
+
+/// `client`
+#[derive(Subcommand, Debug)]
+pub enum Client {
+    /// Register a client by its public keys.
+    Add(ClientAdd),
+    /// List the clients.
+    List(AtData),
+    /// Show a client.
+    Show(ClientAt),
+    /// The keys of a client.
+    #[command(subcommand)]
+    Key(ClientKey),
+    /// End a client: its tokens are void at once.
+    End(ClientAt),
+}
+
+/// `client add`
+#[derive(Args, Debug)]
+pub struct ClientAdd {
+    #[command(flatten)]
+    pub at: AtData,
+    /// Name shown in the access log.
+    #[arg(long)]
+    pub name: String,
+    /// File with its public keys: a JWK Set or one JWK (RS384, ES384 or EdDSA).
+    #[arg(long)]
+    pub jwks: PathBuf,
+    /// What it may reach at most, separated by spaces, for example 'system/Observation.rs'.
+    #[arg(long)]
+    pub scope: String,
+    /// How long it is registered: 90d, at most two years.
+    #[arg(long, default_value = "365d")]
+    pub ttl: String,
+    /// How long its keys are accepted.
+    #[arg(long, default_value = "365d")]
+    pub key_ttl: String,
+}
+
+/// A command on one client.
+#[derive(Args, Debug)]
+pub struct ClientAt {
+    #[command(flatten)]
+    pub at: AtData,
+    /// Its id.
+    pub id: String,
+}
+
+/// `client key`
+#[derive(Subcommand, Debug)]
+pub enum ClientKey {
+    /// Give a client more keys; those it has stay.
+    Add(ClientKeyAdd),
+    /// Take a key from a client; its tokens are void at once.
+    Remove(ClientKeyRemove),
+}
+
+/// `client key add`
+#[derive(Args, Debug)]
+pub struct ClientKeyAdd {
+    #[command(flatten)]
+    pub at: AtData,
+    /// The client's id.
+    pub id: String,
+    /// File with the public keys: a JWK Set or one JWK.
+    #[arg(long)]
+    pub jwks: PathBuf,
+    /// How long they are accepted.
+    #[arg(long, default_value = "365d")]
+    pub ttl: String,
+}
+
+/// `client key remove`
+#[derive(Args, Debug)]
+pub struct ClientKeyRemove {
+    #[command(flatten)]
+    pub at: AtData,
+    /// The client's id.
+    pub id: String,
+    /// The key's `kid`.
+    pub kid: String,
 }
 
 /// `verify`

@@ -146,6 +146,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             say(&format!("valid once, until {}", text(&said, "expires")));
         }
+        Command::Client(command) => client(command).await?,
         Command::Verify(a) => {
             let said = verify(&a.data.data, &a.unlock, a.checkpoint.as_deref()).await?;
             return tell_report(&said, a.json);
@@ -213,6 +214,38 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Openapi => print(keepwell_http::openapi::document().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `client`: what comes back is printed as JSON; it holds public keys only.
+async fn client(command: cli::Client) -> anyhow::Result<()> {
+    use cli::{Client, ClientKey};
+    let file = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()));
+    let (at, op) = match command {
+        Client::Add(a) => {
+            let op = Op::ClientAdd {
+                name: a.name,
+                jwks: file(&a.jwks)?,
+                scope: a.scope,
+                ttl_s: setup::seconds(&a.ttl)?,
+                key_ttl_s: setup::seconds(&a.key_ttl)?,
+            };
+            (a.at, op)
+        }
+        Client::List(at) => (at, Op::ClientList),
+        Client::Show(a) => (a.at, Op::ClientShow { id: a.id }),
+        Client::End(a) => (a.at, Op::ClientEnd { id: a.id }),
+        Client::Key(ClientKey::Add(a)) => {
+            let op = Op::ClientKeyAdd {
+                id: a.id,
+                jwks: file(&a.jwks)?,
+                ttl_s: setup::seconds(&a.ttl)?,
+            };
+            (a.at, op)
+        }
+        Client::Key(ClientKey::Remove(a)) => (a.at, Op::ClientKeyRemove { id: a.id, kid: a.kid }),
+    };
+    let said = perform(&at.data.data, &at.unlock, op).await?;
+    print(&serde_json::to_string_pretty(&said)?)
 }
 
 fn text<'v>(v: &'v Value, name: &str) -> &'v str {

@@ -5,7 +5,9 @@ use crate::cli::Several;
 use crate::site::Site;
 use anyhow::{Context as _, anyhow, bail};
 use keepwell_identity::Wanted;
+use keepwell_identity::oauth::{Client, NewClient};
 use keepwell_model::actor::{Context, Role, Scope};
+use keepwell_model::time::Timestamp;
 use keepwell_policy::Action;
 use keepwell_record::Refusal;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,47 @@ pub enum Op {
     LoginLink {
         /// Whose.
         user: String,
+    },
+    /// Register a client.
+    ClientAdd {
+        /// Name shown in the access log.
+        name: String,
+        /// JWK Set.
+        jwks: String,
+        /// Scopes, separated by spaces.
+        scope: String,
+        /// Lifetime in seconds.
+        ttl_s: i64,
+        /// Lifetime of its keys in seconds.
+        key_ttl_s: i64,
+    },
+    /// List the clients.
+    ClientList,
+    /// Show a client.
+    ClientShow {
+        /// Its id.
+        id: String,
+    },
+    /// Give a client more keys.
+    ClientKeyAdd {
+        /// Its id.
+        id: String,
+        /// JWK Set.
+        jwks: String,
+        /// Lifetime in seconds.
+        ttl_s: i64,
+    },
+    /// Take a key from a client.
+    ClientKeyRemove {
+        /// Its id.
+        id: String,
+        /// The key's name.
+        kid: String,
+    },
+    /// End a client.
+    ClientEnd {
+        /// Its id.
+        id: String,
     },
     /// Verify everything.
     Verify {
@@ -119,6 +162,32 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
         Op::LoginLink { user } => {
             let code = site.identity.login_link(&ctx, &user).await?;
             Ok(json!({ "code": code.code, "expires": code.expires.to_string() }))
+        }
+        Op::ClientAdd {
+            name,
+            jwks,
+            scope,
+            ttl_s,
+            key_ttl_s,
+        } => {
+            let new = NewClient {
+                display: name,
+                jwks,
+                scope,
+                ttl_s,
+                key_ttl_s,
+            };
+            Ok(client(&site.identity.add_client(&ctx, &new).await?))
+        }
+        Op::ClientList => Ok(site.identity.clients(&ctx).await?.iter().map(client).collect()),
+        Op::ClientShow { id } => Ok(client(&site.identity.client(&ctx, &id).await?)),
+        Op::ClientKeyAdd { id, jwks, ttl_s } => {
+            Ok(client(&site.identity.add_client_keys(&ctx, &id, &jwks, ttl_s).await?))
+        }
+        Op::ClientKeyRemove { id, kid } => Ok(client(&site.identity.remove_client_key(&ctx, &id, &kid).await?)),
+        Op::ClientEnd { id } => {
+            site.identity.end_client(&ctx, &id).await?;
+            Ok(json!({ "ended": id }))
         }
         Op::Verify { checkpoint } => {
             site.door
@@ -227,6 +296,24 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
     }
 }
 
+/// A client in words; keys by name, as they are public but of no use to a reader.
+fn client(c: &Client) -> Value {
+    let keys = c.keys.iter();
+    json!({
+        "id": c.id,
+        "name": c.display,
+        "scope": c.scope,
+        "state": c.state,
+        "registered": Timestamp(c.created).to_string(),
+        "until": Timestamp(c.expires).to_string(),
+        "keys": keys.map(|k| json!({
+            "kid": k.kid,
+            "alg": k.key.algorithm(),
+            "until": Timestamp(k.expires).to_string(),
+        })).collect::<Vec<_>>(),
+    })
+}
+
 async fn token(
     site: &Site,
     ctx: &Context,
@@ -249,6 +336,7 @@ async fn token(
         user,
         role,
         patient,
+        client: None,
         scopes,
         ttl_s,
     };

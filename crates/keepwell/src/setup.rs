@@ -189,6 +189,7 @@ pub async fn write_demo_token(site: &Site, file: Option<&Path>) -> anyhow::Resul
         display: "Demo API client".to_owned(),
         role: Role::Service,
         patient: None,
+        client: None,
         scopes: Scope::parse("system/*.cruds").into_iter().collect(),
         ttl_s: 7 * 24 * 3600,
     };

@@ -208,6 +208,7 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
             display: format!("keepwell {name}"),
             role: Role::Service,
             patient: None,
+            client: None,
             scopes: Vec::new(),
             session: String::new(),
             authenticated: now,

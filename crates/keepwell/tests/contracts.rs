@@ -290,6 +290,7 @@ fn version_help_and_the_policy_table_need_no_directory() {
         "import",
         "token",
         "login-link",
+        "client",
         "audit",
         "verify",
         "keys",

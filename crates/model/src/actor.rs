@@ -243,6 +243,8 @@ pub struct Actor {
     pub role: Role,
     /// For [`Role::Patient`]: the logical id of the own Patient resource.
     pub patient: Option<String>,
+    /// The registered client whose token this is.
+    pub client: Option<String>,
     /// Scopes that narrow the role; empty = not narrowed (a signed-in person).
     pub scopes: Vec<Scope>,
     /// The `jti` of the token or the id of the session: never the token itself.

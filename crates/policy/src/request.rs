@@ -157,6 +157,12 @@ actions! {
     TokenIssueClinical = "token-issue-clinical", System;
     /// List and revoke tokens.
     TokenRevoke = "token-revoke", System;
+    /// See the registered clients.
+    ClientRead = "client-read", System;
+    /// Register a client or give it another key: whoever can, can reach what its scopes reach.
+    ClientRegister = "client-register", System;
+    /// End a client, or take a key from it.
+    ClientEnd = "client-end", System;
     /// Read the policies, their table and explanations.
     PolicyRead = "policy-read", System;
     /// Read the configuration.

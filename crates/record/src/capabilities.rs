@@ -93,10 +93,58 @@ fn resource(t: ResourceType) -> Value<'static> {
     ])
 }
 
+/// Where clients get, void and ask about tokens.
+#[derive(Clone, Debug)]
+pub struct OAuthUris {
+    /// The token endpoint.
+    pub token: String,
+    /// The introspection endpoint.
+    pub introspect: String,
+    /// The revocation endpoint.
+    pub revoke: String,
+}
+
+/// The security part: tokens, and where SMART clients get them
+/// (<https://hl7.org/fhir/smart-app-launch/conformance.html>).
+fn security(oauth: &OAuthUris) -> Value<'static> {
+    let uri =
+        |name: &'static str, at: &str| object([("url", Value::from(name)), ("valueUri", Value::from(at.to_owned()))]);
+    let uris = object([
+        (
+            "url",
+            Value::from("http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"),
+        ),
+        (
+            "extension",
+            list([
+                uri("token", &oauth.token),
+                uri("introspect", &oauth.introspect),
+                uri("revoke", &oauth.revoke),
+            ]),
+        ),
+    ]);
+    let service = object([
+        (
+            "system",
+            Value::from("http://terminology.hl7.org/CodeSystem/restful-security-service"),
+        ),
+        ("code", Value::from("SMART-on-FHIR")),
+    ]);
+    object([
+        ("extension", list([uris])),
+        ("cors", Value::Bool(false)),
+        ("service", list([object([("coding", list([service]))])])),
+        (
+            "description",
+            Value::from("Bearer tokens over TLS; every access is recorded in a tamper-evident log."),
+        ),
+    ])
+}
+
 impl Door {
     /// The CapabilityStatement. Anyone may read it: it says nothing about patients.
     #[must_use]
-    pub fn capabilities(&self, base: &str) -> Vec<u8> {
+    pub fn capabilities(&self, base: &str, oauth: &OAuthUris) -> Vec<u8> {
         let own = |s: &str| Value::String(Cow::Owned(s.to_owned()));
         let statement = object([
             ("resourceType", Value::from("CapabilityStatement")),
@@ -121,13 +169,7 @@ impl Door {
                 "rest",
                 list([object([
                     ("mode", Value::from("server")),
-                    (
-                        "security",
-                        object([(
-                            "description",
-                            Value::from("Bearer tokens over TLS; every access is recorded in a tamper-evident log."),
-                        )]),
-                    ),
+                    ("security", security(oauth)),
                     ("resource", list(ResourceType::all().map(resource))),
                     ("interaction", codes(&["transaction", "batch", "history-system"])),
                     (

@@ -264,6 +264,9 @@ const ACTIONS: &[(u8, Action)] = &[
     (37, Action::ConfigRead),
     (38, Action::ConfigWrite),
     (39, Action::Status),
+    (50, Action::ClientRead),
+    (51, Action::ClientRegister),
+    (52, Action::ClientEnd),
 ];
 
 /// The number of an action on disk, also the `kind` of the event's leaf; 0 = none yet.
@@ -392,6 +395,7 @@ mod tests {
                 display: "Dr. Ada Moss".into(),
                 role: Role::Physician,
                 patient: None,
+                client: None,
                 scopes: vec![],
                 session: "c2Vzc2lvbi1pZC0x".into(),
                 authenticated: Timestamp(1_000),

@@ -33,6 +33,7 @@ mod write;
 
 pub use access_log::Line;
 pub use answer::{Answer, PART_2_NOTICE, Refusal};
+pub use capabilities::OAuthUris;
 pub use change::{Change, Unmet, Written};
 pub use cursor::CURSOR;
 pub use door::{Door, Limits};

@@ -17,6 +17,8 @@ const KINDS: &[(u16, &str)] = &[
     (OWN + 2, "token-revocation"),
     (OWN + 3, "setting"),
     (OWN + 4, "import-progress"),
+    (OWN + 20, "client"),
+    (OWN + 21, "client-assertions"),
 ];
 
 fn code(kind: &str) -> Option<u16> {

@@ -65,6 +65,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Keys, log and storage in words, without any patient.
     fn status(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Group>, Refusal>> + Send;
+
+    /// The registered clients, by id.
+    fn clients(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Client>, Refusal>> + Send;
+
+    /// One client.
+    fn client(&self, ctx: &Context, id: &str) -> impl Future<Output = Result<Client, Refusal>> + Send;
+
+    /// Ends a client: its tokens are void when this returns.
+    fn end_client(&self, ctx: &Context, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
 /// What does not change while the server runs.
@@ -249,6 +258,40 @@ pub struct Fact {
     pub code: bool,
     /// How it stands.
     pub level: Level,
+}
+
+/// A registered client, in words.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub display: String,
+    /// What it may reach at most.
+    pub scope: String,
+    /// When it was registered.
+    pub created: String,
+    /// Until when.
+    pub expires: String,
+    /// `active`, `expired` or `ended`.
+    pub state: &'static str,
+    /// It has not ended: it can be.
+    pub open: bool,
+    /// Its keys.
+    pub keys: Vec<Key>,
+}
+
+/// A key of a client.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its name.
+    pub kid: String,
+    /// What it signs with.
+    pub algorithm: &'static str,
+    /// Until when it is accepted.
+    pub expires: String,
+    /// `active` or `expired`.
+    pub state: &'static str,
 }
 
 /// How a fact stands.

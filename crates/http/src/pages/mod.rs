@@ -16,6 +16,7 @@
 pub mod assets;
 pub mod backend;
 pub mod chart;
+pub mod clients;
 pub mod guard;
 pub mod log;
 pub mod plot;
@@ -84,6 +85,13 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
         "a patient's session; the policy decides (access-log)",
     ),
     ("GET", "/status", "a session; the policy decides (status)"),
+    ("GET", "/clients", "a session; the policy decides (client-read)"),
+    ("GET", "/clients/{id}", "a session; the policy decides (client-read)"),
+    (
+        "POST",
+        "/clients/{id}/end",
+        "a session and its token; the policy decides (client-end)",
+    ),
     ("GET", "/assets/{name}", "nothing"),
 ];
 
@@ -124,6 +132,9 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/record", get(own_record::<B>))
         .route("/record/access", get(own_access::<B>))
         .route("/status", get(status_page::<B>))
+        .route("/clients", get(clients::list::<B>))
+        .route("/clients/{id}", get(clients::show::<B>))
+        .route("/clients/{id}/end", post(clients::end::<B>))
         .route("/assets/{name}", get(asset::<B>))
         .fallback(unknown::<B>)
         .method_not_allowed_fallback(wrong_method::<B>)

@@ -4,7 +4,7 @@ use super::backend::*;
 use super::chart::{Allergies, Banner, ChartView, shown};
 use super::read::{Day, When};
 use super::view::{self, Hit, Link, Page, Results, User};
-use super::{ROUTES, guard, router};
+use super::{ROUTES, clients, guard, router};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode, header};
@@ -42,6 +42,7 @@ fn actor(role: Role) -> Arc<Actor> {
         display: format!("A {}", role.name()),
         role,
         patient: (role == Role::Patient).then(|| "p1".to_owned()),
+        client: None,
         scopes: Vec::new(),
         session: format!("session-{}", role.name()),
         authenticated: NOW,
@@ -110,6 +111,24 @@ fn groups(text: &str) -> Vec<Group> {
         title: text.to_owned(),
         facts: levels.map(fact).into(),
     }]
+}
+
+fn client(id: &str, text: &str) -> super::backend::Client {
+    super::backend::Client {
+        id: id.to_owned(),
+        display: text.to_owned(),
+        scope: text.to_owned(),
+        created: text.to_owned(),
+        expires: text.to_owned(),
+        state: "active",
+        open: true,
+        keys: vec![Key {
+            kid: text.to_owned(),
+            algorithm: "ES384",
+            expires: text.to_owned(),
+            state: "active",
+        }],
+    }
 }
 
 // ------------------------------------------------------------------ views
@@ -506,6 +525,8 @@ fn no_other_page_lets_markup_through() {
             ),
             ("access", view::render_access(&page, &banner, &log(text), false)),
             ("status", view::render_status(&page, &groups(text))),
+            ("clients", clients::render_list(&page, &[client(text, text)])),
+            ("client", clients::render_client(&page, text, &client(text, text))),
             (
                 "error",
                 view::render_error(
@@ -550,6 +571,8 @@ fn no_page_needs_inline_script_or_style() {
         chart_of(&patient, &resources),
         view::render_access(&page(Role::Patient), &Banner::default(), &log("x"), true),
         view::render_status(&page(Role::Administrator), &groups("x")),
+        clients::render_list(&page(Role::Administrator), &[client("c", "x")]),
+        clients::render_client(&page(Role::Administrator), "t", &client("c", "x")),
         view::render_sign_in(&page(Role::Nurse), &[], None),
     ];
     for html in all {
@@ -716,6 +739,24 @@ impl Backend for Fake {
         self.note("status", ctx);
         Ok(groups("fine"))
     }
+
+    async fn clients(&self, ctx: &Context) -> Result<Vec<super::backend::Client>, Refusal> {
+        self.note("clients", ctx);
+        match ctx.actor.role {
+            Role::Administrator => Ok(vec![client("client-1", "Lab")]),
+            _ => Err(Refusal::Forbidden("Only administrators.".to_owned())),
+        }
+    }
+
+    async fn client(&self, ctx: &Context, id: &str) -> Result<super::backend::Client, Refusal> {
+        self.note(&format!("client {id}"), ctx);
+        Ok(client(id, "Lab"))
+    }
+
+    async fn end_client(&self, ctx: &Context, id: &str) -> Result<(), Refusal> {
+        self.note(&format!("end client {id}"), ctx);
+        Ok(())
+    }
 }
 
 struct Clinic {
@@ -799,6 +840,8 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
         "/record",
         "/record/access",
         "/status",
+        "/clients",
+        "/clients/client-1",
     ] {
         let (status, answer, body) = clinic.get(None, path).await;
         assert_eq!(
@@ -808,7 +851,7 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
         );
         assert!(!body.contains("Sample Person"));
     }
-    for path in ["/find", "/sign-out"] {
+    for path in ["/find", "/sign-out", "/clients/client-1/end"] {
         let (status, answer, _) = clinic.post(None, path, "csrf=x&name=a", "same-origin").await;
         assert_eq!(
             (status, location(&answer)),
@@ -921,6 +964,47 @@ async fn a_chart_asks_for_no_more_than_the_role_needs() {
             .iter()
             .for_each(|w| assert!(!body.contains(w), "{role:?} sees {w}"));
     }
+}
+
+#[tokio::test]
+async fn clients_are_shown_and_ended_by_those_the_policy_allows() {
+    let clinic = Clinic::open();
+    let administrator = Some(Role::Administrator);
+    let (status, _, body) = clinic.get(administrator, "/clients").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("href=\"/clients/client-1\""));
+    assert_eq!(clinic.get(Some(Role::Nurse), "/clients").await.0, StatusCode::FORBIDDEN);
+    let (_, _, body) = clinic.get(administrator, "/clients/client-1").await;
+    assert!(body.contains("action=\"/clients/client-1/end\"") && body.contains("csrf-administrator"));
+    for (form, site) in [
+        ("csrf=", "same-origin"),
+        ("csrf=csrf-nurse", "same-origin"),
+        ("csrf=csrf-administrator", "cross-site"),
+    ] {
+        let (status, ..) = clinic.post(administrator, "/clients/client-1/end", form, site).await;
+        assert!(status.is_client_error(), "{form} {site}");
+    }
+    let ended = |clinic: &Clinic| {
+        clinic
+            .fake
+            .asked
+            .lock()
+            .iter()
+            .any(|(w, ..)| w.starts_with("end client"))
+    };
+    assert!(!ended(&clinic));
+    let (status, answer, _) = clinic
+        .post(
+            administrator,
+            "/clients/client-1/end",
+            "csrf=csrf-administrator",
+            "same-origin",
+        )
+        .await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/clients"));
+    assert!(ended(&clinic));
+    let nonsense = clinic.get(administrator, "/clients/..%2f").await;
+    assert_eq!(nonsense.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

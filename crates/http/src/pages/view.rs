@@ -50,7 +50,7 @@ impl User {
     pub fn new(actor: &Actor, csrf: &str, here: &str) -> Self {
         let links: &[(&'static str, &'static str)] = match actor.role {
             Role::Patient => &[("/record", "My record"), ("/record/access", "Who looked at it")],
-            Role::Administrator | Role::SecurityOfficer => &[("/status", "System status")],
+            Role::Administrator | Role::SecurityOfficer => &[("/status", "System status"), ("/clients", "Clients")],
             Role::Service => &[],
             _ => &[("/find", "Find a patient")],
         };
@@ -71,7 +71,7 @@ impl User {
 }
 
 /// A rendered page. Askama can only fail on a failing writer, and a `String` is none.
-fn rendered(template: &impl Template) -> String {
+pub(super) fn rendered(template: &impl Template) -> String {
     template.render().unwrap_or_default()
 }
 
