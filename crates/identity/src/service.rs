@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_policy::{Action, Engine, Labels, Relation, Request, Target};
 use parking_lot::Mutex;
@@ -549,9 +549,13 @@ fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
         display: account.display.clone(),
         role: account.role,
         patient: account.patient.clone(),
+        practitioner: None,
+        client: None,
         scopes: Vec::new(),
         session: String::new(),
         authenticated: now,
+        reauthenticated: now,
+        assurance: Assurance::TwoFactors,
         method: method.to_owned(),
     }
 }

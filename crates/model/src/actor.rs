@@ -231,6 +231,49 @@ impl Scope {
     }
 }
 
+/// How sure the server is that the actor is who the account says (NIST SP 800-63B-4), weakest first: policies compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Assurance {
+    /// Nothing was proven.
+    #[default]
+    None = 0,
+    /// One factor: a one-time activation code, which is good for enrolling authenticators and nothing else.
+    OneFactor = 1,
+    /// Two factors, such as a password and a one-time password. Also tokens and jobs: whoever can make one holds the
+    /// machine's keys, and the machine is the second factor.
+    TwoFactors = 2,
+    /// Two factors of which one cannot be given away to a false page: a passkey with user verification.
+    PhishingResistant = 3,
+}
+
+impl Assurance {
+    /// All of them, weakest first.
+    pub const ALL: [Assurance; 4] = [
+        Assurance::None,
+        Assurance::OneFactor,
+        Assurance::TwoFactors,
+        Assurance::PhishingResistant,
+    ];
+
+    /// The name used in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Assurance::None => "none",
+            Assurance::OneFactor => "one-factor",
+            Assurance::TwoFactors => "two-factors",
+            Assurance::PhishingResistant => "phishing-resistant",
+        }
+    }
+
+    /// The assurance of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == name)
+    }
+}
+
 /// An authenticated principal. Built by `identity` from a token or session, or by the composition root for a named
 /// service actor; nothing else makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,14 +286,34 @@ pub struct Actor {
     pub role: Role,
     /// For [`Role::Patient`]: the logical id of the own Patient resource.
     pub patient: Option<String>,
+    /// For the workforce: the logical id of the own Practitioner, as the account says; no client can set it.
+    pub practitioner: Option<String>,
+    /// The OAuth client that acts, for itself or for a user.
+    pub client: Option<String>,
     /// Scopes that narrow the role; empty = not narrowed (a signed-in person).
     pub scopes: Vec<Scope>,
     /// The `jti` of the token or the id of the session: never the token itself.
     pub session: String,
     /// When the actor authenticated.
     pub authenticated: Timestamp,
-    /// How: `token`, `login-link`, `demo`, `job`, later `passkey`, `totp`.
+    /// The last proof of a factor in this session: sensitive acts ask that it is fresh.
+    pub reauthenticated: Timestamp,
+    /// How sure that is.
+    pub assurance: Assurance,
+    /// How: `token`, `job`, `activation`, `password+totp`, `password+card`, `password+recovery`, `password+passkey`,
+    /// `passkey`.
     pub method: String,
+}
+
+impl Actor {
+    /// How long the last proof of a factor is good for sensitive acts, in seconds.
+    pub const FRESH_S: i64 = 5 * 60;
+
+    /// Whether a factor was proven within the last five minutes before `now`.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now.0.saturating_sub(self.reauthenticated.0) < Self::FRESH_S * 1000
+    }
 }
 
 /// One request's facts that authorization, audit and detection need (`detection.md`, Event).

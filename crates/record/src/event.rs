@@ -371,7 +371,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwell_model::actor::Actor;
+    use keepwell_model::actor::{Actor, Assurance};
     use std::sync::Arc;
 
     #[test]
@@ -392,9 +392,13 @@ mod tests {
                 display: "Dr. Ada Moss".into(),
                 role: Role::Physician,
                 patient: None,
+                practitioner: None,
+                client: None,
                 scopes: vec![],
                 session: "c2Vzc2lvbi1pZC0x".into(),
                 authenticated: Timestamp(1_000),
+                reauthenticated: Timestamp(1_000),
+                assurance: Assurance::TwoFactors,
                 method: "token".into(),
             }),
             purpose: PurposeOfUse::Treatment,
