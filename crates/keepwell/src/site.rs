@@ -142,6 +142,8 @@ impl Site {
         ));
         let identity = Arc::new(Identity::open(Parts {
             issuer: format!("https://{}/keepwell", settings.name),
+            site: settings.name.clone(),
+            cost: keepwell_identity::Cost::default(),
             engine,
             documents: Arc::new(DoorDocuments(Arc::clone(&door))),
             key: Arc::new(DoorKey(Arc::clone(&door))),

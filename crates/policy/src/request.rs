@@ -123,6 +123,8 @@ actions! {
     Transaction = "transaction", System;
     /// List and end one's own sessions, revoke one's own token.
     OwnSession = "own-session", System;
+    /// See, enrol and remove what one signs in with oneself.
+    OwnAuthenticators = "own-authenticators", System;
     /// Bulk loading into the record.
     Import = "import", System;
     /// Make a backup.
@@ -147,8 +149,10 @@ actions! {
     AccountRead = "account-read", System;
     /// Make, change and end accounts of the workforce.
     AccountManage = "account-manage", System;
-    /// Issue a one-time sign-in link for an account.
+    /// Issue an activation code for an account alone.
     LoginLinkIssue = "login-link-issue", System;
+    /// Release the activation code of an account, as the second person.
+    ActivationRelease = "activation-release", System;
     /// List and end the sessions of others.
     SessionManage = "session-manage", System;
     /// Issue a token of role administrator.

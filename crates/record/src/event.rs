@@ -264,6 +264,8 @@ const ACTIONS: &[(u8, Action)] = &[
     (37, Action::ConfigRead),
     (38, Action::ConfigWrite),
     (39, Action::Status),
+    (40, Action::OwnAuthenticators),
+    (41, Action::ActivationRelease),
 ];
 
 /// The number of an action on disk, also the `kind` of the event's leaf; 0 = none yet.
