@@ -153,9 +153,10 @@ fn is_named(lower: &str, words: &[&str]) -> bool {
     rest.contains('\u{0}') && rest.chars().filter(|c| c.is_alphabetic()).count() < PASSWORD_MIN
 }
 
-/// One piece of at most half the length makes the whole.
+/// One piece of a few characters makes the whole.
 fn is_repeated(chars: &[char]) -> bool {
-    (1..=chars.len() / 2).any(|n| {
+    const PIECE: usize = 8;
+    (1..=PIECE.min(chars.len() / 2)).any(|n| {
         let piece = chars.get(..n).unwrap_or_default();
         chars.chunks(n).all(|c| piece.starts_with(c))
     })

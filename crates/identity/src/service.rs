@@ -208,7 +208,9 @@ impl Identity {
         };
         self.authorize(by, action).await?;
         match self.account(&wanted.user)? {
-            Some(a) if a.state != AccountState::Active => return Err(Fault::Rule("this account has ended")),
+            Some(a) if !matches!(a.state, AccountState::Active | AccountState::Invited) => {
+                return Err(Fault::Rule("this account has ended or is suspended"));
+            }
             Some(a) if a.role != wanted.role => return Err(Fault::Rule("this account has another role")),
             Some(a) if a.role == Role::Patient && a.patient != wanted.patient => {
                 return Err(Fault::Rule("this account belongs to another patient"));

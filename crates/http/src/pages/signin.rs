@@ -7,16 +7,15 @@ use super::backend::{
     Backend, DemoLogin, Managed, Member, Next, Refusal, Secured, Security, SecurityAct, Seen, Session, SignIn, Step,
     UserAct, role_words,
 };
-use super::read::Day;
+use super::read::instant;
 use super::view::Page;
 use super::{Pages, Shared, cookies, see_other, split};
 use askama::Template;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use keepwell_identity::{Factor, FactorKind, NewApp, Offers};
+use keepwell_identity::{FactorKind, NewApp, Offers};
 use keepwell_model::actor::{Assurance, EntryPath, Role};
-use keepwell_model::time::Timestamp;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -95,17 +94,58 @@ struct SecurityPage<'a> {
     page: &'a Page,
     csrf: &'a str,
     security: &'a Security,
+    factors: Vec<FactorRow<'a>>,
+    sessions: Vec<SessionRow<'a>>,
     message: Option<&'a str>,
     failed: bool,
+}
+
+struct FactorRow<'a> {
+    id: &'a str,
+    name: &'a str,
+    kind: &'static str,
+    since: String,
+    suspect: bool,
+}
+
+struct SessionRow<'a> {
+    id: &'a str,
+    opened: String,
+    active: String,
+    network: &'a str,
+    here: bool,
 }
 
 /// One's own authenticators and sessions; `message` says what was done, or (`failed`) why it was not.
 #[must_use]
 pub fn render_security(page: &Page, csrf: &str, security: &Security, message: Option<&str>, failed: bool) -> String {
+    let factors = security.enrolled.factors.iter();
+    let sessions = security.sessions.iter();
     rendered(&SecurityPage {
         page,
         csrf,
         security,
+        factors: factors
+            .map(|f| FactorRow {
+                id: &f.id,
+                name: &f.name,
+                kind: match f.kind {
+                    FactorKind::App => "authenticator app",
+                    FactorKind::Passkey => "passkey",
+                },
+                since: instant(f.added),
+                suspect: f.suspect,
+            })
+            .collect(),
+        sessions: sessions
+            .map(|s| SessionRow {
+                id: &s.id,
+                opened: instant(s.opened),
+                active: instant(s.active),
+                network: &s.network,
+                here: s.here,
+            })
+            .collect(),
         message,
         failed,
     })
@@ -186,22 +226,6 @@ pub fn render_users(
 
 fn rendered(template: &impl Template) -> String {
     template.render().unwrap_or_default()
-}
-
-/// A day and a time as people read them.
-fn when(at: &Timestamp) -> String {
-    at.to_string().replace('T', " ").chars().take(16).collect::<String>() + " UTC"
-}
-
-fn day(at: &Timestamp) -> String {
-    Day::of(*at).to_string()
-}
-
-fn kind(factor: &Factor) -> &'static str {
-    match factor.kind {
-        FactorKind::App => "authenticator app",
-        FactorKind::Passkey => "passkey",
-    }
 }
 
 // ------------------------------------------------------------------ signing in
@@ -654,7 +678,7 @@ pub(super) async fn manage<B: Backend>(State(pages): Shared<B>, request: Request
             let text = format!(
                 "Hand it over in person, to somebody whose identity you have checked. It works once, until {}, on the \
                  sign-in page, and leads to choosing a password and a second factor. It is not shown again.",
-                when(&expires)
+                instant(expires)
             );
             pages.codes_page(
                 &session,
