@@ -8,7 +8,7 @@ use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
 use keepwell_identity::{Activity, Denied, cookie};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse};
+use keepwell_model::actor::{Actor, Context, EntryPath, Place, PurposeOfUse};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -423,6 +423,7 @@ fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at,
     }

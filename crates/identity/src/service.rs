@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_policy::{Action, Engine, Labels, Relation, Request, Target};
 use parking_lot::Mutex;
@@ -457,6 +457,7 @@ impl Identity {
             Relation::NoPatient,
             Labels::NONE,
             by.purpose,
+            by.place,
         );
         let decision = self.engine.decide(&request);
         if decision.permit {
@@ -549,10 +550,14 @@ fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
         display: account.display.clone(),
         role: account.role,
         patient: account.patient.clone(),
+        practitioner: None,
+        client: None,
         scopes: Vec::new(),
         session: String::new(),
         authenticated: now,
         method: method.to_owned(),
+        reauthenticated: now,
+        assurance: Assurance::OneFactor,
     }
 }
 
@@ -569,6 +574,7 @@ fn context(actor: Actor, seen: &Seen, now: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

@@ -6,7 +6,7 @@ use crate::settings::{Custody, Settings};
 use anyhow::{Context as _, bail};
 use keepwell_identity::{BoxFuture, DocumentError, Documents, Identity, KeyUnavailable, Parts, TokenKey};
 use keepwell_ledger::{Config, Ledger, Notice};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy as _};
 use keepwell_policy::{Action, Engine};
 use keepwell_record::{Door, Gate, Limits, Records, Refusal};
@@ -207,10 +207,14 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
             display: format!("keepwell {name}"),
             role: Role::Service,
             patient: None,
+            practitioner: None,
+            client: None,
             scopes: Vec::new(),
             session: String::new(),
             authenticated: now,
             method: "job".to_owned(),
+            reauthenticated: now,
+            assurance: Assurance::TwoFactors,
         }),
         purpose: PurposeOfUse::SystemAdministration,
         entry: EntryPath::Batch,
@@ -221,6 +225,7 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

@@ -371,7 +371,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwell_model::actor::Actor;
+    use keepwell_model::actor::{Actor, Assurance, Place};
     use std::sync::Arc;
 
     #[test]
@@ -392,10 +392,14 @@ mod tests {
                 display: "Dr. Ada Moss".into(),
                 role: Role::Physician,
                 patient: None,
+                practitioner: None,
+                client: None,
                 scopes: vec![],
                 session: "c2Vzc2lvbi1pZC0x".into(),
                 authenticated: Timestamp(1_000),
                 method: "token".into(),
+                reauthenticated: Timestamp(1_000),
+                assurance: Assurance::TwoFactors,
             }),
             purpose: PurposeOfUse::Treatment,
             entry: EntryPath::Api,
@@ -406,6 +410,7 @@ mod tests {
             roster: String::new(),
             reason: String::new(),
             print: true,
+            place: Place::Unknown,
             export: false,
             at: Timestamp(61_000),
         };

@@ -35,7 +35,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use backend::{Backend, Find, Refusal, Seen, Session, SignIn};
 use chart::{Banner, ChartView};
-use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json;
 use keepwell_model::types::ResourceType;
 use parking_lot::Mutex;
@@ -200,6 +200,7 @@ impl<B: Backend> Pages<B> {
             roster: String::new(),
             reason: String::new(),
             print: false,
+            place: Place::Unknown,
             export: false,
             at: self.backend.now(),
         }

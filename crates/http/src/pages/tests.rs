@@ -8,7 +8,7 @@ use super::{ROUTES, guard, router};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode, header};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -42,10 +42,14 @@ fn actor(role: Role) -> Arc<Actor> {
         display: format!("A {}", role.name()),
         role,
         patient: (role == Role::Patient).then(|| "p1".to_owned()),
+        practitioner: None,
+        client: None,
         scopes: Vec::new(),
         session: format!("session-{}", role.name()),
         authenticated: NOW,
         method: "demo".to_owned(),
+        reauthenticated: NOW,
+        assurance: Assurance::OneFactor,
     })
 }
 
