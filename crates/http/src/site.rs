@@ -11,7 +11,7 @@ use keepwell_identity::{
     Account, AccountState, Activation, Activity, Denied, Fault, Offers, OpenedSession, Proof, SignedIn,
     cookie::{self, Kind},
 };
-use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -670,6 +670,7 @@ fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at,
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_policy::{Action, Engine, Labels, Relation, Request, Target};
 use parking_lot::{Mutex, RwLock};
@@ -492,7 +492,7 @@ impl Identity {
 
     /// Asks policy whether `by` may do `action`; a refusal is logged.
     pub(crate) async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {
-        let decision = self.engine.decide(&question(&by.actor, action, by.purpose));
+        let decision = self.engine.decide(&question(&by.actor, action, by.purpose, by.place));
         if decision.permit {
             return Ok(());
         }
@@ -502,8 +502,9 @@ impl Identity {
 
     /// What policy says of an actor, where that is a question and no request.
     pub(crate) fn may(&self, actor: &Actor, action: Action) -> bool {
+        let purpose = PurposeOfUse::SystemAdministration;
         self.engine
-            .decide(&question(actor, action, PurposeOfUse::SystemAdministration))
+            .decide(&question(actor, action, purpose, Place::Unknown))
             .permit
     }
 
@@ -586,9 +587,9 @@ impl Identity {
 }
 
 /// A question about the installation.
-fn question(actor: &Actor, action: Action, purpose: PurposeOfUse) -> Request {
+fn question(actor: &Actor, action: Action, purpose: PurposeOfUse, place: Place) -> Request {
     let (target, relation) = (Target::Installation, Relation::NoPatient);
-    Request::new(actor, action, target, relation, Labels::NONE, purpose)
+    Request::new(actor, action, target, relation, Labels::NONE, purpose, place)
 }
 
 /// What voids tokens.
@@ -625,9 +626,9 @@ pub(crate) fn actor(account: &Account, method: &str, assurance: Assurance, now: 
         scopes: Vec::new(),
         session: String::new(),
         authenticated: now,
+        method: method.to_owned(),
         reauthenticated: now,
         assurance,
-        method: method.to_owned(),
     }
 }
 
@@ -644,6 +645,7 @@ pub(crate) fn context(actor: Actor, seen: &Seen, now: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

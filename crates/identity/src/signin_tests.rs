@@ -96,7 +96,7 @@ async fn a_password_and_then_a_code_open_a_session() {
 /// Every way in, without its second factor: no session, or one that policy gives nothing of a patient.
 #[tokio::test]
 async fn no_way_in_leads_around_the_second_factor() {
-    use keepwell_model::actor::PurposeOfUse;
+    use keepwell_model::actor::{Place, PurposeOfUse};
     use keepwell_policy::{Labels, Relation, Request, Target};
     let n = Nurse::new().await;
     let i = &n.world.identity;
@@ -140,7 +140,15 @@ async fn no_way_in_leads_around_the_second_factor() {
         for action in Action::ALL {
             for target in [Target::Type(patient), Target::Installation] {
                 for relation in Relation::ALL {
-                    let asked = Request::new(actor, *action, target, relation, Labels::NONE, PurposeOfUse::Treatment);
+                    let asked = Request::new(
+                        actor,
+                        *action,
+                        target,
+                        relation,
+                        Labels::NONE,
+                        PurposeOfUse::Treatment,
+                        Place::Unknown,
+                    );
                     let own = matches!(action, Action::OwnSession | Action::OwnAuthenticators);
                     let harmless = matches!(action, Action::Capabilities | Action::Validate | Action::Transaction);
                     assert!(!engine.decide(&asked).permit || own || harmless, "{actor:?} {action:?}");

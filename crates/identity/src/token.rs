@@ -393,9 +393,9 @@ impl Tokens {
             scopes: wanted.scopes,
             session: claims.jti.clone(),
             authenticated: Timestamp(claims.iat.saturating_mul(1000)),
+            method: "token".to_owned(),
             reauthenticated: Timestamp(claims.iat.saturating_mul(1000)),
             assurance: Assurance::TwoFactors,
-            method: "token".to_owned(),
         })
     }
 }

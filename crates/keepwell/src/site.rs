@@ -6,7 +6,7 @@ use crate::settings::{Custody, Settings};
 use anyhow::{Context as _, bail};
 use keepwell_identity::{BoxFuture, DocumentError, Documents, Identity, KeyUnavailable, Parts, TokenKey};
 use keepwell_ledger::{Config, Ledger, Notice};
-use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy as _};
 use keepwell_policy::{Action, Engine};
 use keepwell_record::{Door, Gate, Limits, Records, Refusal};
@@ -214,9 +214,9 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
             scopes: Vec::new(),
             session: String::new(),
             authenticated: now,
+            method: "job".to_owned(),
             reauthenticated: now,
             assurance: Assurance::TwoFactors,
-            method: "job".to_owned(),
         }),
         purpose: PurposeOfUse::SystemAdministration,
         entry: EntryPath::Batch,
@@ -227,6 +227,7 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

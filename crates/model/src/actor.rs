@@ -127,6 +127,75 @@ impl PurposeOfUse {
     }
 }
 
+/// How sure the server is that the actor is who they say (NIST SP 800-63B): ordered, so that a rule can ask for at least
+/// one. The number is what policies compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Assurance {
+    /// Nothing was proven that counts as a factor.
+    #[default]
+    None = 0,
+    /// One factor.
+    OneFactor = 1,
+    /// Two factors. Jobs and tokens made at the machine count as this: who can start them holds the machine and its
+    /// keyring.
+    TwoFactors = 2,
+    /// Two factors of which one cannot be passed on to another site: a passkey with user verification.
+    PhishingResistant = 3,
+}
+
+impl Assurance {
+    /// All of them, weakest first.
+    pub const ALL: [Assurance; 4] = [
+        Assurance::None,
+        Assurance::OneFactor,
+        Assurance::TwoFactors,
+        Assurance::PhishingResistant,
+    ];
+
+    /// The name used in cases and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Assurance::None => "none",
+            Assurance::OneFactor => "one-factor",
+            Assurance::TwoFactors => "two-factors",
+            Assurance::PhishingResistant => "phishing-resistant",
+        }
+    }
+}
+
+/// Where a request comes from, as far as workstations and zones are registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Place {
+    /// Nothing is registered that would tell.
+    #[default]
+    Unknown = 0,
+    /// An enrolled workstation within its zone.
+    Enrolled = 1,
+    /// From outside the zones, with a grant to do so.
+    Remote = 2,
+    /// From outside the zones, without one.
+    Outside = 3,
+}
+
+impl Place {
+    /// All places.
+    pub const ALL: [Place; 4] = [Place::Unknown, Place::Enrolled, Place::Remote, Place::Outside];
+
+    /// The name used in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Unknown => "unknown",
+            Place::Enrolled => "enrolled",
+            Place::Remote => "remote",
+            Place::Outside => "outside",
+        }
+    }
+}
+
 /// How the actor came to the record (`detection.md`): the detector weighs a search by name otherwise than a work list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -231,49 +300,6 @@ impl Scope {
     }
 }
 
-/// How sure the server is that the actor is who the account says (NIST SP 800-63B-4), weakest first: policies compare.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum Assurance {
-    /// Nothing was proven.
-    #[default]
-    None = 0,
-    /// One factor: a one-time activation code, which is good for enrolling authenticators and nothing else.
-    OneFactor = 1,
-    /// Two factors, such as a password and a one-time password. Also tokens and jobs: whoever can make one holds the
-    /// machine's keys, and the machine is the second factor.
-    TwoFactors = 2,
-    /// Two factors of which one cannot be given away to a false page: a passkey with user verification.
-    PhishingResistant = 3,
-}
-
-impl Assurance {
-    /// All of them, weakest first.
-    pub const ALL: [Assurance; 4] = [
-        Assurance::None,
-        Assurance::OneFactor,
-        Assurance::TwoFactors,
-        Assurance::PhishingResistant,
-    ];
-
-    /// The name used in policies.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Assurance::None => "none",
-            Assurance::OneFactor => "one-factor",
-            Assurance::TwoFactors => "two-factors",
-            Assurance::PhishingResistant => "phishing-resistant",
-        }
-    }
-
-    /// The assurance of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.name() == name)
-    }
-}
-
 /// An authenticated principal. Built by `identity` from a token or session, or by the composition root for a named
 /// service actor; nothing else makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,9 +312,10 @@ pub struct Actor {
     pub role: Role,
     /// For [`Role::Patient`]: the logical id of the own Patient resource.
     pub patient: Option<String>,
-    /// For the workforce: the logical id of the own Practitioner, as the account says; no client can set it.
+    /// The logical id of the own Practitioner resource: from the account, never from a client. Treatment relationships
+    /// are found by it.
     pub practitioner: Option<String>,
-    /// The OAuth client that acts, for itself or for a user.
+    /// The OAuth client that acts for the user or for itself.
     pub client: Option<String>,
     /// Scopes that narrow the role; empty = not narrowed (a signed-in person).
     pub scopes: Vec<Scope>,
@@ -296,13 +323,13 @@ pub struct Actor {
     pub session: String,
     /// When the actor authenticated.
     pub authenticated: Timestamp,
-    /// The last proof of a factor in this session: sensitive acts ask that it is fresh.
-    pub reauthenticated: Timestamp,
-    /// How sure that is.
-    pub assurance: Assurance,
     /// How: `token`, `job`, `activation`, `password+totp`, `password+card`, `password+recovery`, `password+passkey`,
     /// `passkey`.
     pub method: String,
+    /// When a factor was last proven: at sign-in, or since then where an act asked for it again (step-up).
+    pub reauthenticated: Timestamp,
+    /// How sure the server is of who it is.
+    pub assurance: Assurance,
 }
 
 impl Actor {
@@ -339,6 +366,8 @@ pub struct Context {
     pub reason: String,
     /// The answer is to be printed.
     pub print: bool,
+    /// Where the request comes from.
+    pub place: Place,
     /// The answer leaves in bulk.
     pub export: bool,
     /// When the request arrived.

@@ -373,7 +373,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwell_model::actor::{Actor, Assurance};
+    use keepwell_model::actor::{Actor, Assurance, Place};
     use std::sync::Arc;
 
     #[test]
@@ -399,9 +399,9 @@ mod tests {
                 scopes: vec![],
                 session: "c2Vzc2lvbi1pZC0x".into(),
                 authenticated: Timestamp(1_000),
+                method: "token".into(),
                 reauthenticated: Timestamp(1_000),
                 assurance: Assurance::TwoFactors,
-                method: "token".into(),
             }),
             purpose: PurposeOfUse::Treatment,
             entry: EntryPath::Api,
@@ -412,6 +412,7 @@ mod tests {
             roster: String::new(),
             reason: String::new(),
             print: true,
+            place: Place::Unknown,
             export: false,
             at: Timestamp(61_000),
         };

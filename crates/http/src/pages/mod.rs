@@ -36,7 +36,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use backend::{Backend, Find, Refusal, Seen, Session};
 use chart::{Banner, ChartView};
-use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json;
 use keepwell_model::types::ResourceType;
 use parking_lot::Mutex;
@@ -223,6 +223,7 @@ impl<B: Backend> Pages<B> {
             roster: String::new(),
             reason: String::new(),
             print: false,
+            place: Place::Unknown,
             export: false,
             at: self.backend.now(),
         }

@@ -49,9 +49,9 @@ fn actor(role: Role) -> Arc<Actor> {
         scopes: Vec::new(),
         session: format!("session-{}", role.name()),
         authenticated: NOW,
+        method: "password+totp".to_owned(),
         reauthenticated: NOW,
         assurance: Assurance::TwoFactors,
-        method: "demo".to_owned(),
     })
 }
 
