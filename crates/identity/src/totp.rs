@@ -41,7 +41,7 @@ pub fn code_at(secret: &[u8], at: Timestamp) -> String {
 
 /// The first code that would be accepted now, or soon: whoever has just used one need not wait for the next.
 pub(crate) fn unused_code(secret: &[u8], last_used: i64, at: Timestamp) -> String {
-    digits(secret, (step(at) - WINDOW).max(last_used + 1))
+    digits(secret, step(at).max(last_used + 1))
 }
 
 /// The step whose code this is, if it is one of the window and later than `last_used`.
@@ -122,7 +122,7 @@ mod tests {
             None,
             "older than the one used"
         );
-        assert_eq!(unused_code(RFC, 0, now), digits(RFC, step - 1));
+        assert_eq!(unused_code(RFC, 0, now), digits(RFC, step));
         assert_eq!(unused_code(RFC, step, now), digits(RFC, step + 1));
         for wrong in ["", "0", "1234567", "abcdef"] {
             assert_eq!(accepted_step(RFC, wrong, 0, now), None);

@@ -292,13 +292,6 @@ impl Signals {
 async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let settings = crate::settings::Settings::read(&served.dir)?;
     let bound = bind(&served, &settings).await?;
-    let pages = pages_at(&bound.origin, bound.address.port(), app.secure);
-    if let Err(why) = site.identity.serve_passkeys_at(&pages) {
-        tracing::warn!(
-            why,
-            "passkeys cannot be used: give the site a DNS name (`init --name`) and open it by that"
-        );
-    }
     let (stop, stopped) = watch::channel(false);
     let router: Router = keepwell_http::sealed_router();
     let serving = tokio::spawn(listen::serve(
