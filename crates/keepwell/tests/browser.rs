@@ -398,6 +398,31 @@ fn passkeys_sign_in_and_are_bound_to_site_person_and_device() {
     assert_eq!(page.path(), "/security");
     sign_out(&mut page);
 
+    // While strangers guess at the password, many at once, the passkey opens as before.
+    let guesses = support::setting("KEEPWELL_GUESSES", 400);
+    let from_elsewhere = |guess: u64| {
+        let host = format!("localhost:{}", server.port);
+        let headers = [
+            ("Host", host.as_str()),
+            ("Sec-Fetch-Site", "same-origin"),
+            ("Content-Type", "application/x-www-form-urlencoded"),
+        ];
+        let form = format!("user=amara.okafor&password=guess+number+{guess}");
+        let answer = server
+            .client_with("")
+            .send("POST", "/sign-in", &headers, Some(form.as_bytes()));
+        assert_eq!(answer.status, 401, "{}", answer.text());
+    };
+    std::thread::scope(|threads| {
+        for first in 0..8 {
+            threads.spawn(move || (first..guesses).step_by(8).for_each(from_elsewhere));
+        }
+    });
+    by_passkey(&mut page);
+    page.follow(|page| page.click("form[data-passkey] button"));
+    assert_eq!(page.path(), "/find");
+    sign_out(&mut page);
+
     // Without user verification: the browser is made to ask for none, the server does not take it.
     let unverified = "(() => { const get = navigator.credentials.get.bind(navigator.credentials); \
                       navigator.credentials.get = (o) => { o.publicKey.userVerification = 'discouraged'; return get(o); }; })()";

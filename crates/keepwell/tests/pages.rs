@@ -496,6 +496,72 @@ fn the_life_of_an_account() {
     assert_eq!(Browser::new(&server).send("POST", "/sign-in", &sign_in).status, 401);
 }
 
+/// Requests stream on three sessions and a token while the account ends: whatever is sent after the answer to that is
+/// refused (IAM-11).
+#[test]
+fn an_end_reaches_every_session_and_token() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let mut first = Browser::sign_in(&server, "tomas.echeverria");
+    let page = first.submit("/security", "act=recovery").expect(200).text();
+    let codes = page
+        .split("<li><code>")
+        .skip(1)
+        .filter_map(|rest| rest.split('<').next());
+    let codes: Vec<String> = codes.map(str::to_owned).collect();
+    let (password, _) = login(&Browser::new(&server).get("/sign-in").text(), "tomas.echeverria");
+    let mut sessions = vec![first];
+    for code in codes.iter().take(2) {
+        let mut browser = Browser::new(&server);
+        let form = format!("user=tomas.echeverria&password={}", encoded(&password));
+        browser.send("POST", "/sign-in", &form).expect(200);
+        browser
+            .send("POST", "/sign-in/second", &format!("code={code}"))
+            .expect(200);
+        sessions.push(browser);
+    }
+    let token = server.issue(&["--role", "nurse", "--user", "tomas.echeverria", "--ttl", "1h"]);
+    let mut admin = Browser::sign_in(&server, "priya.raman");
+    let listed = sessions[0].get("/security").expect(200).text();
+    assert_eq!(
+        listed.matches("value=\"end-session\"").count(),
+        2,
+        "the other two are listed"
+    );
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let stream = |ask: &mut dyn FnMut() -> u16| {
+        let mut served = 0;
+        loop {
+            let after = ended.load(std::sync::atomic::Ordering::SeqCst);
+            let status = ask();
+            if status != 200 {
+                assert!(matches!(status, 303 | 401), "{status}");
+                return served;
+            }
+            assert!(!after, "served after the end");
+            served += 1;
+        }
+    };
+    std::thread::scope(|threads| {
+        let stream = &stream;
+        let mut streams = Vec::new();
+        for mut browser in sessions {
+            streams.push(threads.spawn(move || {
+                let (host, cookie) = (browser.host.clone(), browser.cookie());
+                let headers = [("Host", host.as_str()), ("Cookie", cookie.as_str())];
+                stream(&mut || browser.client.send("GET", "/find", &headers, None).status)
+            }));
+        }
+        let mut client = server.client_with(&token);
+        streams.push(threads.spawn(move || stream(&mut || client.get("/fhir/Patient?_count=1").status)));
+        admin.submit("/users", "act=end&id=tomas.echeverria").expect(200);
+        ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        for stream in streams {
+            assert!(stream.join().expect("no request was served after the end") > 0);
+        }
+    });
+}
+
 #[test]
 fn a_login_link_activates_a_new_account_and_waits_for_a_second_person_otherwise() {
     let folder = Folder::new();
