@@ -358,11 +358,20 @@ impl Backend for PagesBackend {
         let accounts = self.app.identity.accounts(ctx).await.map_err(fault)?;
         let waiting = self.app.identity.waiting_activations(ctx).await.map_err(fault)?;
         let administrator = ctx.actor.role == Role::Administrator;
+        let sessions = if administrator || ctx.actor.role == Role::SecurityOfficer {
+            self.app.identity.list_sessions(ctx, None).await.map_err(fault)?
+        } else {
+            Vec::new()
+        };
         let member = |a: Account| {
             let waits = waiting.iter().find(|w| w.user == a.id);
             let mut acts = Vec::new();
             if waits.is_some_and(|w| w.started_by != ctx.actor.id) && a.id != ctx.actor.id {
                 acts.push(("release", "Give the activation code"));
+            }
+            let open = sessions.iter().filter(|s| s.user == a.id).count();
+            if open > 0 && a.id != ctx.actor.id {
+                acts.push(("sign-out", "End sessions"));
             }
             if administrator && a.id != ctx.actor.id {
                 match a.state {
@@ -380,6 +389,7 @@ impl Backend for PagesBackend {
                 }
             }
             Member {
+                sessions: open,
                 waiting: waits.map(|w| w.started_by.clone()),
                 role: role_words(a.role),
                 state: match a.state {
@@ -434,6 +444,12 @@ impl Backend for PagesBackend {
             },
             UserAct::Release(id) => code(identity.release_activation(ctx, &id).await.map_err(fault)?),
             UserAct::Card(id) => Managed::Card(identity.issue_card(ctx, &id).await.map_err(fault)?),
+            UserAct::SignOut(id) => {
+                for session in identity.list_sessions(ctx, Some(&id)).await.map_err(fault)? {
+                    identity.end_session(ctx, &session.id).await.map_err(fault)?;
+                }
+                Managed::Done("The sessions have ended.")
+            }
             UserAct::Suspend(id) => {
                 identity.suspend_account(ctx, &id).await.map_err(fault)?;
                 Managed::Done("The account is suspended; its sessions and tokens have ended.")

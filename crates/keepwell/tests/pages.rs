@@ -484,8 +484,9 @@ fn the_life_of_an_account() {
     );
     assert_eq!(answer.status, 303, "the old secret opens nothing");
 
-    // The end: at once.
-    admin.submit("/users", "act=end&id=new.nurse").expect(200);
+    // The officer sees and ends the session; the account's end is tried below with requests under way.
+    assert!(officer.get("/users").expect(200).text().contains("signed in: 1"));
+    officer.submit("/users", "act=sign-out&id=new.nurse").expect(200);
     let answer = nurse.client.send(
         "GET",
         "/find",
@@ -493,6 +494,7 @@ fn the_life_of_an_account() {
         None,
     );
     assert_eq!(answer.status, 303);
+    admin.submit("/users", "act=suspend&id=new.nurse").expect(200);
     assert_eq!(Browser::new(&server).send("POST", "/sign-in", &sign_in).status, 401);
 }
 

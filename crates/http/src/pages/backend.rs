@@ -294,6 +294,8 @@ pub struct Member {
     pub role: &'static str,
     /// State in words.
     pub state: &'static str,
+    /// Open sessions, for those who may see them.
+    pub sessions: usize,
     /// Who asked for an activation code that waits for a second person.
     pub waiting: Option<String>,
     /// What can be done with it.
@@ -322,6 +324,8 @@ pub enum UserAct {
     Release(String),
     /// Print a code card.
     Card(String),
+    /// End all sessions.
+    SignOut(String),
     /// Suspend.
     Suspend(String),
     /// Resume.

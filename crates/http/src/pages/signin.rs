@@ -649,6 +649,7 @@ impl UserForm {
             "activate" => UserAct::Activate(id),
             "release" => UserAct::Release(id),
             "card" => UserAct::Card(id),
+            "sign-out" => UserAct::SignOut(id),
             "suspend" => UserAct::Suspend(id),
             "resume" => UserAct::Resume(id),
             "end" => UserAct::End(id),

@@ -173,6 +173,7 @@ fn member(text: &str) -> Member {
         display: text.to_owned(),
         role: "nurse",
         state: "active",
+        sessions: 2,
         waiting: Some(text.to_owned()),
         acts: vec![("end", "End for good"), ("release", "Give the activation code")],
     }
