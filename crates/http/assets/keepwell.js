@@ -5,6 +5,8 @@ const code = document.getElementById("code");
 function takeCode() {
   if (!code || location.hash.length < 2) return;
   code.value = decodeURIComponent(location.hash.slice(1));
+  const folded = code.closest("details");
+  if (folded) folded.open = true;
   history.replaceState(null, "", location.pathname);
   code.focus();
 }

@@ -13,7 +13,7 @@ use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Timestamp, days_from_civil};
 use keepwell_model::types::ResourceType;
 use keepwell_record::Summary;
@@ -239,6 +239,7 @@ fn context(app: &App, parts: &Parts, actor: Arc<Actor>, request_id: &str) -> Con
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: app.door.clock().now(),
     }

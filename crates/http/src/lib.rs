@@ -104,6 +104,8 @@ pub struct Login {
     pub user: String,
     /// Name shown.
     pub display: String,
+    /// The password, which the demo tells everybody.
+    pub password: String,
     /// Role.
     pub role: Role,
     /// What to try.

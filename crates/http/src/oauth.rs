@@ -176,6 +176,8 @@ impl From<Fault> for Refused {
             Fault::Forbidden(_) => refused(StatusCode::FORBIDDEN, "unauthorized_client", "this token is not yours"),
             Fault::Rule(rule) => invalid_request(rule),
             Fault::Unavailable(_) => not_now(),
+            // Of people's own authenticators; nothing here asks for one.
+            Fault::Weak(_) | Fault::Confirm => invalid_request("this needs a person at a page"),
         }
     }
 }

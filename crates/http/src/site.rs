@@ -1,14 +1,19 @@
 //! What the pages need, over the door and identity.
 
 use crate::pages::backend::{
-    Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Group, Key, Level, Mark,
-    Refusal, Seen, Session, SignIn, Site,
+    Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Group, Key, Level, Managed,
+    Mark, Member, Next, Refusal, Secured, Security, SecurityAct, Seen, Session, SessionLine, SignIn, Site, Step,
+    UserAct, role_words,
 };
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
-use keepwell_identity::{Activity, Denied, Fault, cookie, oauth};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse};
+use keepwell_identity::{
+    Account, AccountState, Activation, Activity, Denied, Fault, Offers, OpenedSession, Proof, SignedIn,
+    cookie::{self, Kind},
+    oauth,
+};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -24,21 +29,9 @@ pub(crate) struct PagesBackend {
 
 impl PagesBackend {
     pub(crate) fn new(app: Arc<App>) -> Self {
-        let logins = app
-            .site
-            .logins
-            .iter()
-            .map(|l| DemoLogin {
-                user: l.user.clone(),
-                display: l.display.clone(),
-                role: l.role,
-                try_this: l.try_this.clone(),
-            })
-            .collect();
         let site = Site {
             secure: app.secure,
             demo: app.site.demo,
-            logins,
         };
         Self { app, site }
     }
@@ -89,6 +82,29 @@ impl PagesBackend {
             .await
             .map_err(refusal)?;
         text(answer.body)
+    }
+
+    /// A session is open: the one before ends, and nothing of the sign-in stays.
+    fn signed_in(&self, done: SignedIn, cookies: &str) -> Step {
+        let tls = self.app.secure;
+        if let Some(old) = cookie::read(Kind::Session, cookies, tls) {
+            self.app.identity.drop_session(old);
+        }
+        let mut set = self.renewed(&done.opened);
+        set.extend(done.device.map(|d| cookie::set(Kind::Device, &d, tls)));
+        Step {
+            cookies: set,
+            next: Next::Start,
+        }
+    }
+
+    /// The cookies of a session's new secret.
+    fn renewed(&self, opened: &OpenedSession) -> Vec<String> {
+        let tls = self.app.secure;
+        vec![
+            cookie::set(Kind::Session, &opened.secret, tls),
+            cookie::clear(Kind::Stage, tls),
+        ]
     }
 
     fn identity_seen(seen: &Seen) -> keepwell_identity::Seen {
@@ -143,6 +159,33 @@ fn refusal(e: keepwell_record::Refusal) -> Refusal {
     }
 }
 
+fn denied(e: Denied) -> Refusal {
+    match e {
+        Denied::SignIn => Refusal::SignIn,
+        Denied::SecondFactor => Refusal::SecondFactor,
+        Denied::Unavailable(_) => {
+            Refusal::Unavailable("Signing in is not possible now. Try again in a minute.".to_owned())
+        }
+    }
+}
+
+fn fault(e: Fault) -> Refusal {
+    match e {
+        Fault::Forbidden(reason) => Refusal::Forbidden(reason),
+        Fault::Confirm => Refusal::Confirm,
+        Fault::Rule(text) => Refusal::Invalid(sentence(text)),
+        Fault::Weak(weakness) => Refusal::Invalid(weakness.to_string()),
+        Fault::Unavailable(_) => Refusal::Unavailable("This is not possible now. Try again in a minute.".to_owned()),
+    }
+}
+
+/// An error's text as a sentence.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}.", chars.as_str())
+}
+
 /// A comma, bar, dollar sign or backslash is part of what a person types.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -176,7 +219,7 @@ impl Backend for PagesBackend {
     }
 
     async fn session(&self, cookies: &str, _seen: &Seen) -> Option<Session> {
-        let secret = cookie::read(cookies, self.app.secure)?;
+        let secret = cookie::read(Kind::Session, cookies, self.app.secure)?;
         let s = self.app.identity.session(secret, Activity::Person)?;
         Some(Session {
             actor: s.actor,
@@ -184,22 +227,244 @@ impl Backend for PagesBackend {
         })
     }
 
-    async fn sign_in(&self, how: SignIn, cookies: &str, seen: &Seen) -> Result<String, Refusal> {
+    async fn sign_in(&self, how: SignIn, cookies: &str, seen: &Seen) -> Result<Step, Refusal> {
+        let (identity, tls) = (&self.app.identity, self.app.secure);
         let seen = Self::identity_seen(seen);
-        let opened = match how {
-            SignIn::Code(code) => self.app.identity.sign_in(code.trim(), &seen).await,
-            SignIn::Demo(user) => self.app.identity.sign_in_demo(&user, self.app.loopback, &seen).await,
+        let stage = cookie::read(Kind::Stage, cookies, tls);
+        let device = cookie::read(Kind::Device, cookies, tls);
+        let going_on = |stage: &str, next| Step {
+            cookies: vec![cookie::set(Kind::Stage, stage, tls)],
+            next,
         };
-        let opened = opened.map_err(|e| match e {
-            Denied::SignIn => Refusal::SignIn,
-            Denied::Unavailable(_) => {
-                Refusal::Unavailable("Signing in is not possible now. Try again in a minute.".to_owned())
+        Ok(match how {
+            SignIn::Password { user, password } => {
+                let stage = identity.sign_in_password(&user, &password, device, &seen).await;
+                going_on(&stage.map_err(denied)?, Next::Second)
             }
-        })?;
-        if let Some(old) = cookie::read(cookies, self.app.secure) {
-            self.app.identity.drop_session(old);
-        }
-        Ok(cookie::set(&opened.secret, self.app.secure))
+            SignIn::AskPasskey => {
+                let asked = identity.passkey_challenge(stage).map_err(denied)?;
+                going_on(&asked.stage, Next::Passkey(asked.options))
+            }
+            SignIn::Code(code) => {
+                let done = identity.sign_in_code(stage.unwrap_or_default(), &code, &seen).await;
+                self.signed_in(done.map_err(denied)?, cookies)
+            }
+            SignIn::Passkey(response) => {
+                let stage = stage.unwrap_or_default();
+                let done = identity.sign_in_passkey(stage, &response, device, &seen).await;
+                self.signed_in(done.map_err(denied)?, cookies)
+            }
+            SignIn::Activation(code) => {
+                let opened = identity.activate(&code, &seen).await.map_err(denied)?;
+                self.signed_in(SignedIn { opened, device: None }, cookies)
+            }
+        })
+    }
+
+    fn second_step(&self, cookies: &str) -> Option<Offers> {
+        let stage = cookie::read(Kind::Stage, cookies, self.app.secure)?;
+        self.app.identity.second_step(stage).ok().flatten()
+    }
+
+    fn logins(&self) -> Vec<DemoLogin> {
+        let codes = self.app.identity.demo_logins(self.app.loopback).unwrap_or_default();
+        let known = self.app.site.logins.iter();
+        known
+            .filter_map(|l| {
+                let (_, code) = codes.iter().find(|(a, _)| a.id == l.user)?;
+                Some(DemoLogin {
+                    user: l.user.clone(),
+                    password: l.password.clone(),
+                    code: code.clone(),
+                    display: l.display.clone(),
+                    role: l.role,
+                    try_this: l.try_this.clone(),
+                })
+            })
+            .collect()
+    }
+
+    async fn security(&self, ctx: &Context) -> Result<Security, Refusal> {
+        let identity = &self.app.identity;
+        let enrolled = identity.enrolled(ctx).await.map_err(fault)?;
+        let sessions = identity.list_sessions(ctx, Some(&ctx.actor.id)).await.map_err(fault)?;
+        let sessions = sessions
+            .into_iter()
+            .map(|s| SessionLine {
+                here: s.id == ctx.actor.session,
+                id: s.id,
+                opened: s.opened,
+                active: s.active,
+                network: s.network,
+            })
+            .collect();
+        Ok(Security {
+            enrolled,
+            sessions,
+            enrolling: ctx.actor.assurance < Assurance::TwoFactors,
+        })
+    }
+
+    async fn secure(&self, ctx: &Context, act: SecurityAct, cookies: &str) -> Result<Secured, Refusal> {
+        let (identity, tls) = (&self.app.identity, self.app.secure);
+        let stage = cookie::read(Kind::Stage, cookies, tls).unwrap_or_default();
+        let again = async |proof: Proof<'_>| {
+            let opened = identity.reauthenticate(ctx, proof).await.map_err(denied)?;
+            Ok(Secured::Renewed(self.renewed(&opened)))
+        };
+        Ok(match act {
+            SecurityAct::Password(new) => Secured::Done(identity.set_password(ctx, &new).await.map_err(fault)?),
+            SecurityAct::App => Secured::App(identity.begin_app(ctx).await.map_err(fault)?),
+            SecurityAct::AppCode { name, code } => {
+                identity.finish_app(ctx, &name, &code).await.map_err(fault)?;
+                Secured::Done("The authenticator app is added.")
+            }
+            SecurityAct::Passkey => {
+                let options = identity.begin_passkey(ctx).await.map_err(fault)?;
+                Secured::Passkey(options, Vec::new())
+            }
+            SecurityAct::PasskeyMade { name, response } => {
+                identity.finish_passkey(ctx, &name, &response).await.map_err(fault)?;
+                Secured::Done("The passkey is added.")
+            }
+            SecurityAct::Remove(id) => {
+                identity.remove_factor(ctx, &id).await.map_err(fault)?;
+                Secured::Done("It is removed.")
+            }
+            SecurityAct::Recovery => Secured::Codes(identity.new_recovery_codes(ctx).await.map_err(fault)?),
+            SecurityAct::Forget => {
+                identity.forget_devices(ctx).await.map_err(fault)?;
+                Secured::Done("No device counts as known any more.")
+            }
+            SecurityAct::EndSession(id) => {
+                identity.end_session(ctx, &id).await.map_err(fault)?;
+                Secured::Done("The session has ended.")
+            }
+            SecurityAct::AskPasskey => {
+                let asked = identity.passkey_challenge(None).map_err(denied)?;
+                Secured::Passkey(asked.options, vec![cookie::set(Kind::Stage, &asked.stage, tls)])
+            }
+            SecurityAct::ConfirmPassword(password) => again(Proof::Password(&password)).await?,
+            SecurityAct::ConfirmCode(code) => again(Proof::Code(&code)).await?,
+            SecurityAct::ConfirmPasskey(response) => {
+                again(Proof::Passkey {
+                    stage,
+                    response: &response,
+                })
+                .await?
+            }
+        })
+    }
+
+    async fn users(&self, ctx: &Context) -> Result<Vec<Member>, Refusal> {
+        let accounts = self.app.identity.accounts(ctx).await.map_err(fault)?;
+        let waiting = self.app.identity.waiting_activations(ctx).await.map_err(fault)?;
+        let administrator = ctx.actor.role == Role::Administrator;
+        let sessions = if administrator || ctx.actor.role == Role::SecurityOfficer {
+            self.app.identity.list_sessions(ctx, None).await.map_err(fault)?
+        } else {
+            Vec::new()
+        };
+        let member = |a: Account| {
+            let waits = waiting.iter().find(|w| w.user == a.id);
+            let mut acts = Vec::new();
+            if waits.is_some_and(|w| w.started_by != ctx.actor.id) && a.id != ctx.actor.id {
+                acts.push(("release", "Give the activation code"));
+            }
+            let open = sessions.iter().filter(|s| s.user == a.id).count();
+            if open > 0 && a.id != ctx.actor.id {
+                acts.push(("sign-out", "End sessions"));
+            }
+            if administrator && a.id != ctx.actor.id {
+                match a.state {
+                    AccountState::Invited if waits.is_none() => acts.push(("activate", "Ask for an activation code")),
+                    AccountState::Active if waits.is_none() => acts.push(("activate", "Authenticators are lost")),
+                    AccountState::Suspended => acts.push(("resume", "Resume")),
+                    _ => {}
+                }
+                if matches!(a.state, AccountState::Invited | AccountState::Active) {
+                    acts.push(("card", "Print a code card"));
+                    acts.push(("suspend", "Suspend"));
+                }
+                if a.state != AccountState::Ended {
+                    acts.push(("end", "End for good"));
+                }
+            }
+            Member {
+                sessions: open,
+                waiting: waits.map(|w| w.started_by.clone()),
+                role: role_words(a.role),
+                state: match a.state {
+                    AccountState::Invited => "invited",
+                    AccountState::Active => "active",
+                    AccountState::Suspended => "suspended",
+                    AccountState::Ended => "ended",
+                },
+                id: a.id,
+                display: a.display,
+                acts,
+            }
+        };
+        Ok(accounts.into_iter().map(member).collect())
+    }
+
+    async fn manage(&self, ctx: &Context, act: UserAct) -> Result<Managed, Refusal> {
+        let identity = &self.app.identity;
+        let code = |code: keepwell_identity::Code| Managed::Code {
+            code: code.code,
+            expires: code.expires,
+        };
+        Ok(match act {
+            UserAct::Invite {
+                id,
+                display,
+                role,
+                about,
+                email,
+            } => {
+                let role = Role::from_name(&role).ok_or(Refusal::Invalid("There is no such role.".to_owned()))?;
+                let about = Some(about).filter(|a| !a.is_empty());
+                let mut account = Account::new(&id, &display, role, None);
+                if role == Role::Patient {
+                    account.patient = about;
+                } else {
+                    account.practitioner = about;
+                }
+                account.email = Some(email).filter(|e| !e.is_empty());
+                identity.create_account(ctx, &account).await.map_err(fault)?;
+                // The activation waits for the second person from now on.
+                match identity.start_activation(ctx, &id).await.map_err(fault)? {
+                    Activation::Code(given) => code(given),
+                    Activation::Waits => {
+                        Managed::Done("The account is made. Somebody else gives its owner the activation code.")
+                    }
+                }
+            }
+            UserAct::Activate(id) => match identity.start_activation(ctx, &id).await.map_err(fault)? {
+                Activation::Code(given) => code(given),
+                Activation::Waits => Managed::Done("Asked for. Somebody else gives the activation code."),
+            },
+            UserAct::Release(id) => code(identity.release_activation(ctx, &id).await.map_err(fault)?),
+            UserAct::Card(id) => Managed::Card(identity.issue_card(ctx, &id).await.map_err(fault)?),
+            UserAct::SignOut(id) => {
+                for session in identity.list_sessions(ctx, Some(&id)).await.map_err(fault)? {
+                    identity.end_session(ctx, &session.id).await.map_err(fault)?;
+                }
+                Managed::Done("The sessions have ended.")
+            }
+            UserAct::Suspend(id) => {
+                identity.suspend_account(ctx, &id).await.map_err(fault)?;
+                Managed::Done("The account is suspended; its sessions and tokens have ended.")
+            }
+            UserAct::Resume(id) => {
+                identity.resume_account(ctx, &id).await.map_err(fault)?;
+                Managed::Done("The account is resumed.")
+            }
+            UserAct::End(id) => {
+                identity.end_account(ctx, &id).await.map_err(fault)?;
+                Managed::Done("The account has ended; its sessions and tokens with it.")
+            }
+        })
     }
 
     async fn sign_out(&self, session: &Session, seen: &Seen) -> String {
@@ -207,7 +472,7 @@ impl Backend for PagesBackend {
         if let Err(e) = self.app.identity.sign_out(&ctx).await {
             tracing::error!(error = %e, "a sign-out could not be recorded");
         }
-        cookie::clear(self.app.secure)
+        cookie::clear(Kind::Session, self.app.secure)
     }
 
     async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
@@ -410,14 +675,6 @@ impl Backend for PagesBackend {
     }
 }
 
-fn fault(e: Fault) -> Refusal {
-    match e {
-        Fault::Forbidden(reason) => Refusal::Forbidden(reason),
-        Fault::Rule(rule) => Refusal::Invalid(format!("This was not done: {rule}.")),
-        Fault::Unavailable(_) => Refusal::Unavailable("This is not possible now. Try again in a minute.".to_owned()),
-    }
-}
-
 /// A client in words.
 fn client(c: &oauth::Client, now: Timestamp) -> Client {
     let in_time = |expires: i64| if now.0 < expires { "active" } else { "expired" };
@@ -468,6 +725,7 @@ fn context(actor: &Arc<Actor>, seen: &Seen, at: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at,
     }

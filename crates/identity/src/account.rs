@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The kind of own document.
 pub(crate) const KIND: &str = "account";
 
-/// Somebody who can sign in. Holds no authenticator: those come with multi-factor sign-in.
+/// Somebody who can sign in. What they sign in with is kept apart ([`crate::authenticators`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Account {
@@ -21,6 +21,12 @@ pub struct Account {
     /// For a patient: the logical id of the own Patient resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<String>,
+    /// For the workforce: the logical id of the own Practitioner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub practitioner: Option<String>,
+    /// Where notices go. Never a key to the account, never a way to recover it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
     /// Whether the account may sign in.
     pub state: AccountState,
     /// A fictional person of the demo clinic: listed on its sign-in page.
@@ -32,14 +38,18 @@ pub struct Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AccountState {
+    /// Not yet: authenticators are to be enrolled with an activation code.
+    Invited,
     /// It may.
     Active,
+    /// Not for now: leave, or a recertification that is due.
+    Suspended,
     /// It has ended; the id stays taken, so that the log keeps its meaning.
     Ended,
 }
 
 impl Account {
-    /// An active account.
+    /// An account whose owner is still to enrol authenticators.
     #[must_use]
     pub fn new(id: &str, display: &str, role: Role, patient: Option<&str>) -> Self {
         Self {
@@ -47,7 +57,9 @@ impl Account {
             display: display.to_owned(),
             role,
             patient: patient.map(str::to_owned),
-            state: AccountState::Active,
+            practitioner: None,
+            email: None,
+            state: AccountState::Invited,
             demo: false,
         }
     }
@@ -59,6 +71,20 @@ impl Account {
         }
         if !is_display(&self.display) {
             return Some("a display name has 1 to 200 characters and no control characters");
+        }
+        if self
+            .practitioner
+            .as_deref()
+            .is_some_and(|p| !is_id(p) || self.role == Role::Patient)
+        {
+            return Some("this is no id of a Practitioner");
+        }
+        if self
+            .email
+            .as_deref()
+            .is_some_and(|e| !is_display(e) || !e.contains('@'))
+        {
+            return Some("this is no e-mail address");
         }
         match (self.role, &self.patient) {
             (Role::Service, _) => Some("machines have tokens, not accounts"),

@@ -1,42 +1,69 @@
-//! The session cookie: HttpOnly, SameSite=Strict, for this host only. Under TLS it carries the `__Host-` prefix and
-//! `Secure` (RFC 6265bis 4.1.3.2), so that neither a subdomain nor a plain-HTTP page can set it; on loopback without
+//! Cookies: HttpOnly, SameSite=Strict, for this host only. Under TLS they carry the `__Host-` prefix and
+//! `Secure` (RFC 6265bis 4.1.3.2), so that neither a subdomain nor a plain-HTTP page can set them; on loopback without
 //! TLS the plain name is used, since browsers refuse the prefix there.
 
-/// The cookie's name.
-#[must_use]
-pub fn name(tls: bool) -> &'static str {
-    if tls { "__Host-keepwell" } else { "keepwell" }
+/// What a cookie holds the secret of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A session. It has no lifetime of its own: the server decides when a session ends.
+    Session,
+    /// A sign-in under way.
+    Stage,
+    /// A device that completed a sign-in; it opens nothing, and only says whose tries count together.
+    Device,
 }
 
-/// The `Set-Cookie` value of a new session. It has no lifetime of its own: the server decides when a session ends.
+/// A device is remembered for half a year.
+const DEVICE_AGE_S: u32 = 180 * 24 * 60 * 60;
+
+impl Kind {
+    /// The cookie's name.
+    #[must_use]
+    pub fn name(self, tls: bool) -> &'static str {
+        match (self, tls) {
+            (Kind::Session, true) => "__Host-keepwell",
+            (Kind::Session, false) => "keepwell",
+            (Kind::Stage, true) => "__Host-keepwell-stage",
+            (Kind::Stage, false) => "keepwell-stage",
+            (Kind::Device, true) => "__Host-keepwell-device",
+            (Kind::Device, false) => "keepwell-device",
+        }
+    }
+}
+
+/// The `Set-Cookie` value that hands a secret to the browser.
 #[must_use]
-pub fn set(value: &str, tls: bool) -> String {
+pub fn set(kind: Kind, value: &str, tls: bool) -> String {
+    let age = match kind {
+        Kind::Device => format!("; Max-Age={DEVICE_AGE_S}"),
+        Kind::Session | Kind::Stage => String::new(),
+    };
     format!(
-        "{}={value}; Path=/; HttpOnly; SameSite=Strict{}",
-        name(tls),
+        "{}={value}; Path=/; HttpOnly; SameSite=Strict{age}{}",
+        kind.name(tls),
         if tls { "; Secure" } else { "" }
     )
 }
 
 /// The `Set-Cookie` value that removes the cookie.
 #[must_use]
-pub fn clear(tls: bool) -> String {
+pub fn clear(kind: Kind, tls: bool) -> String {
     format!(
         "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}",
-        name(tls),
+        kind.name(tls),
         if tls { "; Secure" } else { "" }
     )
 }
 
-/// The session's secret in a `Cookie` header. `None` also where the name stands twice: somebody has planted one.
+/// The secret of that kind in a `Cookie` header. `None` also where the name stands twice: somebody has planted one.
 #[must_use]
-pub fn read(header: &str, tls: bool) -> Option<&str> {
+pub fn read(kind: Kind, header: &str, tls: bool) -> Option<&str> {
     let mut found = None;
     for pair in header.split(';') {
         let Some((n, value)) = pair.trim().split_once('=') else {
             continue;
         };
-        if n == name(tls) && found.replace(value).is_some() {
+        if n == kind.name(tls) && found.replace(value).is_some() {
             return None;
         }
     }
@@ -50,20 +77,28 @@ mod tests {
     #[test]
     fn the_cookie_is_for_this_host_and_out_of_reach_of_scripts() {
         assert_eq!(
-            set("abc", true),
+            set(Kind::Session, "abc", true),
             "__Host-keepwell=abc; Path=/; HttpOnly; SameSite=Strict; Secure"
         );
-        assert_eq!(set("abc", false), "keepwell=abc; Path=/; HttpOnly; SameSite=Strict");
-        assert!(clear(true).contains("Max-Age=0") && clear(true).ends_with("; Secure"));
+        assert_eq!(
+            set(Kind::Session, "abc", false),
+            "keepwell=abc; Path=/; HttpOnly; SameSite=Strict"
+        );
+        assert!(clear(Kind::Session, true).contains("Max-Age=0") && clear(Kind::Session, true).ends_with("; Secure"));
     }
 
     #[test]
     fn reads_its_own_cookie_and_no_planted_one() {
-        assert_eq!(read("a=1; keepwell=abc; b=2", false), Some("abc"));
-        assert_eq!(read("keepwell=abc", true), None);
-        assert_eq!(read("__Host-keepwell=abc", true), Some("abc"));
-        assert_eq!(read("keepwell=mine; keepwell=planted", false), None);
-        assert_eq!(read("xkeepwell=abc; Keepwell=abc; keepwell=", false), None);
-        assert_eq!(read("", false), None);
+        assert_eq!(read(Kind::Session, "a=1; keepwell=abc; b=2", false), Some("abc"));
+        assert_eq!(read(Kind::Session, "keepwell=abc", true), None);
+        assert_eq!(read(Kind::Session, "__Host-keepwell=abc", true), Some("abc"));
+        assert_eq!(read(Kind::Session, "keepwell=mine; keepwell=planted", false), None);
+        assert_eq!(
+            read(Kind::Session, "xkeepwell=abc; Keepwell=abc; keepwell=", false),
+            None
+        );
+        assert_eq!(read(Kind::Session, "", false), None);
+        assert_eq!(read(Kind::Stage, "keepwell=abc; keepwell-device=d", false), None);
+        assert_eq!(read(Kind::Device, "keepwell=abc; keepwell-device=d", false), Some("d"));
     }
 }

@@ -1,4 +1,4 @@
-//! Where accounts, links and revocations are kept: Keepwell's own documents.
+//! Where accounts, authenticators, invitations and revocations are kept: Keepwell's own documents.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,8 +23,8 @@ pub enum DocumentError {
 /// Keeps own documents. Methods may run concurrently.
 ///
 /// What is written is durable, visible to `get` and `list`, and in the audit log when the future ends well; on an
-/// error nothing was written. Kinds in use: `account`, `login-link`, `token-revocation`,
-/// `setting`, `client`, `client-assertions`.
+/// error nothing was written. Kinds in use: `account`, `authenticators`, `invitation`, `activation`,
+/// `token-revocation`, `setting`, `client`, `client-assertions`.
 pub trait Documents: Send + Sync {
     /// Writes a document; `None` as text deletes it. With `absent` it must not exist yet: of several at once, one wins.
     fn put<'a>(

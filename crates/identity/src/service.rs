@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use hashbrown::{HashMap, HashSet};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_policy::{Action, Engine, Labels, Relation, Request, Target};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use webauthn_rs::prelude::{Url, Webauthn, WebauthnBuilder};
 
 use crate::account::{self, Account, AccountState};
+use crate::authenticators::{self, Authenticators};
 use crate::documents::{DocumentError, Documents};
-use crate::link::{self, BOOTSTRAP_TTL_S, Code, LINK_TTL_S, Link};
+use crate::enrol::Begun;
+use crate::guesses::Guesses;
 use crate::oauth::Assertions;
-use crate::secret::{hex, random_text, sha256};
+use crate::password::{Cost, Hasher, Weakness};
+use crate::secret::{hex, sha256};
 use crate::session::{Activity, OpenedSession, PageSession, SessionInfo, Sessions};
+use crate::stage::Stages;
 use crate::token::{Invalid, Issued, Refused, SERVICE_TTL_MAX_S, TokenKey, Tokens, Wanted};
+use zeroize::Zeroizing;
 
 /// Kind of the documents that void tokens.
 pub(crate) const REVOCATION: &str = "token-revocation";
@@ -22,13 +28,15 @@ pub(crate) const REVOCATION: &str = "token-revocation";
 const SETTING: &str = "setting";
 /// The setting that lets the demo's sign-in page offer its logins.
 const DEMO: &str = "demo-sign-in";
-/// Id of the account that the administrator code of `init` opens.
-const FIRST_ADMINISTRATOR: &str = "administrator";
 
 /// What [`Identity`] is built from.
 pub struct Parts {
     /// Name of the installation in tokens.
     pub issuer: String,
+    /// The site's DNS name: what passkeys and authenticator apps know it by.
+    pub site: String,
+    /// What hashing a password costs.
+    pub cost: Cost,
     /// Decides administrative acts.
     pub engine: Arc<Engine>,
     /// Keeps own documents.
@@ -53,9 +61,12 @@ pub struct Seen {
 /// A sign-in that opens nothing. One answer for wrong, used, expired and unknown: nothing to learn from it (IAM-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The code or login does not open anything.
-    #[error("this code or login opens nothing")]
+    /// The name, password, code or passkey does not open anything.
+    #[error("this opens nothing")]
     SignIn,
+    /// What was to prove the second factor does not; the first step stands.
+    #[error("this is no second factor")]
+    SecondFactor,
     /// Sealed or full: nothing was decided.
     #[error(transparent)]
     Unavailable(#[from] DocumentError),
@@ -70,6 +81,12 @@ pub enum Fault {
     /// It contradicts a rule or the state; in words.
     #[error("{0}")]
     Rule(&'static str),
+    /// The password is too easy to guess.
+    #[error(transparent)]
+    Weak(Weakness),
+    /// A sensitive act: prove a factor again first.
+    #[error("prove again that it is you: the last proof is older than five minutes")]
+    Confirm,
     /// Sealed, full, or no randomness.
     #[error("{0}")]
     Unavailable(String),
@@ -90,6 +107,9 @@ impl From<EntropyUnavailable> for Fault {
     }
 }
 
+/// Locks for the changes of accounts; two accounts may share one.
+const LOCKS: usize = 64;
+
 /// Who is asking.
 pub struct Identity {
     engine: Arc<Engine>,
@@ -99,10 +119,22 @@ pub struct Identity {
     pub(crate) tokens: Tokens,
     /// Assertions of clients that were used.
     pub(crate) assertions: Assertions,
-    sessions: Sessions,
+    pub(crate) sessions: Sessions,
+    pub(crate) site: String,
+    pub(crate) hasher: Hasher,
+    pub(crate) guesses: Guesses,
+    pub(crate) stages: Stages,
+    /// Enrolments under way, by session.
+    pub(crate) begun: Mutex<HashMap<String, Begun>>,
+    /// Verifies passkeys, once the address is known that the pages are used at.
+    pub(crate) passkeys: RwLock<Option<Arc<Webauthn>>>,
+    /// What passkeys call an account, and the account.
+    pub(crate) handles: RwLock<HashMap<String, String>>,
+    /// Authenticators and accounts are read, changed and written under one of these.
+    locks: Vec<tokio::sync::Mutex<()>>,
     /// Codes used in this process: of any number of parallel uses, the first in wins. Never taken out again: another
     /// use may have read the document before it was deleted.
-    claimed: Mutex<HashSet<String>>,
+    pub(crate) claimed: Mutex<HashSet<String>>,
 }
 
 impl Identity {
@@ -122,7 +154,8 @@ impl Identity {
             }
         }
         let assertions = Assertions::read(&*parts.documents)?;
-        Ok(Self {
+        let hasher = Hasher::new(parts.cost, &*parts.entropy).map_err(|_| DocumentError::Unavailable)?;
+        let identity = Self {
             engine: parts.engine,
             documents: parts.documents,
             clock: parts.clock,
@@ -130,8 +163,32 @@ impl Identity {
             tokens,
             assertions,
             sessions: Sessions::default(),
+            site: parts.site,
+            hasher,
+            guesses: Guesses::default(),
+            stages: Stages::default(),
+            begun: Mutex::default(),
+            passkeys: RwLock::default(),
+            handles: RwLock::default(),
+            locks: std::iter::repeat_with(tokio::sync::Mutex::default)
+                .take(LOCKS)
+                .collect(),
             claimed: Mutex::default(),
-        })
+        };
+        let all = identity.all_authenticators()?;
+        *identity.handles.write() = all.into_iter().map(|(user, a)| (a.handle.clone(), user)).collect();
+        Ok(identity)
+    }
+
+    /// Says at which address browsers find the pages: from then on passkeys can be used, at that address only.
+    ///
+    /// # Errors
+    /// The site's name is not that of the address, or none that passkeys can be bound to; in words.
+    pub fn serve_passkeys_at(&self, origin: &str) -> Result<(), String> {
+        let origin = Url::parse(origin).map_err(|e| e.to_string())?;
+        let passkeys = WebauthnBuilder::new(&self.site, &origin).and_then(|b| b.rp_name("Keepwell").build());
+        *self.passkeys.write() = Some(Arc::new(passkeys.map_err(|e| e.to_string())?));
+        Ok(())
     }
 
     // Tokens
@@ -156,7 +213,9 @@ impl Identity {
         };
         self.authorize(by, action).await?;
         match self.account(&wanted.user)? {
-            Some(a) if a.state != AccountState::Active => return Err(Fault::Rule("this account has ended")),
+            Some(a) if !matches!(a.state, AccountState::Active | AccountState::Invited) => {
+                return Err(Fault::Rule("this account has ended or is suspended"));
+            }
             Some(a) if a.role != wanted.role => return Err(Fault::Rule("this account has another role")),
             Some(a) if a.role == Role::Patient && a.patient != wanted.patient => {
                 return Err(Fault::Rule("this account belongs to another patient"));
@@ -204,8 +263,14 @@ impl Identity {
     /// Policy refuses, the account breaks a rule, or the id is taken.
     pub async fn create_account(&self, by: &Context, account: &Account) -> Result<(), Fault> {
         self.authorize(by, Action::AccountManage).await?;
+        Fault::unless_fresh(by, self.clock.now())?;
         if let Some(fault) = account.fault() {
             return Err(Fault::Rule(fault));
+        }
+        if account.state != AccountState::Invited {
+            return Err(Fault::Rule(
+                "a new account is an invited one: its owner makes it active",
+            ));
         }
         if account.demo && !self.demo_enabled()? {
             return Err(Fault::Rule("demo accounts exist in a demo directory only"));
@@ -222,32 +287,75 @@ impl Identity {
     /// # Errors
     /// Policy refuses, there is no such account, or the change could not be made durable.
     pub async fn end_account(&self, by: &Context, id: &str) -> Result<(), Fault> {
+        self.set_state(by, id, AccountState::Ended).await
+    }
+
+    /// Suspends an account for a time: like its end, but it can be resumed.
+    ///
+    /// # Errors
+    /// As [`Identity::end_account`].
+    pub async fn suspend_account(&self, by: &Context, id: &str) -> Result<(), Fault> {
+        self.set_state(by, id, AccountState::Suspended).await
+    }
+
+    /// Lets a suspended account sign in again, with the authenticators it had.
+    ///
+    /// # Errors
+    /// As [`Identity::end_account`].
+    pub async fn resume_account(&self, by: &Context, id: &str) -> Result<(), Fault> {
+        self.set_state(by, id, AccountState::Active).await
+    }
+
+    async fn set_state(&self, by: &Context, id: &str, state: AccountState) -> Result<(), Fault> {
         self.authorize(by, Action::AccountManage).await?;
-        let mut account = self.account(id)?.ok_or(Fault::Rule("there is no such account"))?;
-        account.state = AccountState::Ended;
         let now = self.clock.now();
-        self.sessions.end_of(id);
-        self.tokens.end_user(id, now);
-        let text = to_text(&Revocation::User {
-            user: id.to_owned(),
-            at: now.0,
-        })?;
-        self.documents
-            .put(
-                by,
-                Action::AccountManage,
-                REVOCATION,
-                &revocation_of(id),
-                Some(&text),
-                false,
-            )
-            .await?;
+        Fault::unless_fresh(by, now)?;
+        let _lock = self.lock(id).await;
+        let mut account = self.account(id)?.ok_or(Fault::Rule("there is no such account"))?;
+        let before = account.state;
+        account.state = match (before, state) {
+            (AccountState::Ended, _) => return Err(Fault::Rule("the account has ended: its id is not used again")),
+            (AccountState::Suspended, AccountState::Active) if self.authenticators(id)?.is_complete() => state,
+            (AccountState::Suspended, AccountState::Active) => AccountState::Invited,
+            (_, AccountState::Suspended | AccountState::Ended) => state,
+            (_, AccountState::Active | AccountState::Invited) => {
+                return Err(Fault::Rule("only a suspended account is resumed"));
+            }
+        };
+        if matches!(account.state, AccountState::Suspended | AccountState::Ended) {
+            self.sessions.end_of(id);
+            self.stages.end_of(id);
+            self.tokens.end_user(id, now);
+            let text = to_text(&Revocation::User {
+                user: id.to_owned(),
+                at: now.0,
+            })?;
+            self.documents
+                .put(
+                    by,
+                    Action::AccountManage,
+                    REVOCATION,
+                    &revocation_of(id),
+                    Some(&text),
+                    false,
+                )
+                .await?;
+        }
+        if account.state == AccountState::Ended {
+            self.documents
+                .put(by, Action::AccountManage, authenticators::KIND, id, None, false)
+                .await?;
+            self.handles.write().retain(|_, user| user != id);
+        }
         let text = to_text(&account)?;
         self.documents
             .put(by, Action::AccountManage, account::KIND, id, Some(&text), false)
             .await?;
-        // A session opened between the two steps above ends too.
-        self.sessions.end_of(id);
+        if account.state != AccountState::Active && account.state != AccountState::Invited {
+            // A session opened between the steps above ends too.
+            self.sessions.end_of(id);
+            self.stages.end_of(id);
+        }
         Ok(())
     }
 
@@ -260,101 +368,7 @@ impl Identity {
         Ok(self.all_accounts()?)
     }
 
-    // Signing in
-
-    /// Makes a one-time sign-in link's code for an account.
-    ///
-    /// # Errors
-    /// Policy refuses, or the account does not exist or has ended.
-    pub async fn login_link(&self, by: &Context, user: &str) -> Result<Code, Fault> {
-        self.authorize(by, Action::LoginLinkIssue).await?;
-        let account = self.account(user)?.filter(|a| a.state == AccountState::Active);
-        account.ok_or(Fault::Rule("there is no such account, or it has ended"))?;
-        self.code(by, Action::LoginLinkIssue, user, LINK_TTL_S, false).await
-    }
-
-    /// Makes the code that opens the first administrator's session. Only while there is no account at all; a second
-    /// call (an `init` that was interrupted) voids the code of the first.
-    ///
-    /// # Errors
-    /// Policy refuses, or there are accounts already.
-    pub async fn bootstrap(&self, by: &Context) -> Result<Code, Fault> {
-        self.authorize(by, Action::AccountManage).await?;
-        if !self.all_accounts()?.is_empty() {
-            return Err(Fault::Rule(
-                "there are accounts already: an administrator makes the others",
-            ));
-        }
-        for (id, text) in self.documents.list(link::KIND)? {
-            if serde_json::from_str::<Link>(&text).is_ok_and(|l| l.bootstrap) {
-                self.documents
-                    .put(by, Action::AccountManage, link::KIND, &id, None, false)
-                    .await?;
-            }
-        }
-        self.code(by, Action::AccountManage, FIRST_ADMINISTRATOR, BOOTSTRAP_TTL_S, true)
-            .await
-    }
-
-    /// Uses a one-time code. Of any number of parallel uses one wins; the code is durably used up before the session
-    /// exists, so that a crash can lose a sign-in but never repeat one.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub async fn sign_in(&self, code: &str, seen: &Seen) -> Result<OpenedSession, Denied> {
-        let id = link::id_of(code);
-        let now = self.clock.now();
-        let kept = self.documents.get(link::KIND, &id)?.ok_or(Denied::SignIn)?;
-        let kept: Link = serde_json::from_str(&kept).map_err(|_| Denied::SignIn)?;
-        if now.0 >= kept.expires {
-            return Err(Denied::SignIn);
-        }
-        let account = match self.account(&kept.user)? {
-            Some(a) if a.state == AccountState::Active && !kept.bootstrap => a,
-            None if kept.bootstrap => Account::new(&kept.user, "First administrator", Role::Administrator, None),
-            _ => return Err(Denied::SignIn),
-        };
-        if !self.claimed.lock().insert(id.clone()) {
-            return Err(Denied::SignIn);
-        }
-        let by = context(actor(&account, "login-link", now), seen, now);
-        self.documents
-            .put(&by, Action::OwnSession, link::KIND, &id, None, false)
-            .await?;
-        if kept.bootstrap {
-            let text = to_text(&account).map_err(|_| Denied::SignIn)?;
-            self.documents
-                .put(
-                    &by,
-                    Action::AccountManage,
-                    account::KIND,
-                    &account.id,
-                    Some(&text),
-                    true,
-                )
-                .await?;
-        }
-        self.open_session(&account, "login-link", seen, now)
-    }
-
-    /// Signs in to an account of the demo's sign-in page. Only in a data directory made by `demo`, and only where the
-    /// server listens on loopback.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub async fn sign_in_demo(&self, user: &str, loopback: bool, seen: &Seen) -> Result<OpenedSession, Denied> {
-        let now = self.clock.now();
-        if !loopback || !self.demo_enabled()? {
-            return Err(Denied::SignIn);
-        }
-        let account = self
-            .account(user)?
-            .filter(|a| a.demo && a.state == AccountState::Active);
-        let account = account.ok_or(Denied::SignIn)?;
-        let by = context(actor(&account, "demo", now), seen, now);
-        self.documents.log(&by, Action::OwnSession, true).await?;
-        self.open_session(&account, "demo", seen, now)
-    }
+    // The demo
 
     /// Marks the data directory as a demo's. Only before the first account exists: no installation becomes a demo.
     ///
@@ -380,19 +394,45 @@ impl Identity {
             .await?)
     }
 
-    /// The logins that the demo's sign-in page lists; empty in any other installation and beyond loopback.
+    /// The logins that the demo's sign-in page lists, each with the code its app shows now; empty in any other
+    /// installation and beyond loopback.
     ///
     /// # Errors
     /// Accounts cannot be read.
-    pub fn demo_logins(&self, loopback: bool) -> Result<Vec<Account>, DocumentError> {
+    pub fn demo_logins(&self, loopback: bool) -> Result<Vec<(Account, String)>, DocumentError> {
         if !loopback || !self.demo_enabled()? {
             return Ok(Vec::new());
         }
-        Ok(self
-            .all_accounts()?
-            .into_iter()
-            .filter(|a| a.demo && a.state == AccountState::Active)
+        let now = self.clock.now();
+        let accounts = self.all_accounts()?.into_iter();
+        let offered = accounts.filter(|a| a.demo && a.state == AccountState::Active);
+        Ok(offered
+            .filter_map(|a| self.demo_code(&a.id, now).map(|code| (a, code)))
             .collect())
+    }
+
+    /// Gives accounts of the demo a password and the secret of an app, which the demo tells everybody; what has
+    /// authenticators already stays as it is.
+    ///
+    /// # Errors
+    /// Policy refuses, or one is no account of a demo.
+    pub async fn enrol_demo(&self, by: &Context, apps: &[(&str, Vec<u8>)], password: &str) -> Result<(), Fault> {
+        self.authorize(by, Action::AccountManage).await?;
+        let mut phc = None;
+        for (user, secret) in apps {
+            if self.account(user)?.is_none_or(|a| !a.demo) || !self.demo_enabled()? {
+                return Err(Fault::Rule("this is for accounts of a demo directory only"));
+            }
+            if self.authenticators(user)?.is_empty() {
+                let hash = match phc.take() {
+                    Some(hash) => hash,
+                    None => self.hasher.hash(password, &*self.entropy).await.map_err(Denied::from)?,
+                };
+                self.keep_demo_authenticators(by, user, &hash, secret).await?;
+                phc = Some(hash);
+            }
+        }
+        Ok(())
     }
 
     // Sessions
@@ -451,9 +491,11 @@ impl Identity {
         self.tokens.renew();
     }
 
-    /// Forgets sessions and verified tokens, for `keys seal`.
+    /// Forgets sessions, sign-ins under way and verified tokens, for `keys seal`.
     pub fn seal(&self) {
         self.sessions.end_all();
+        self.stages.end_all();
+        self.begun.lock().clear();
         self.tokens.forget();
     }
 
@@ -461,15 +503,7 @@ impl Identity {
 
     /// Asks policy whether `by` may do `action`; a refusal is logged.
     pub(crate) async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {
-        let request = Request::new(
-            &by.actor,
-            action,
-            Target::Installation,
-            Relation::NoPatient,
-            Labels::NONE,
-            by.purpose,
-        );
-        let decision = self.engine.decide(&request);
+        let decision = self.engine.decide(&question(&by.actor, action, by.purpose, by.place));
         if decision.permit {
             return Ok(());
         }
@@ -477,13 +511,60 @@ impl Identity {
         Err(Fault::Forbidden(decision.reason.to_string()))
     }
 
-    fn account(&self, id: &str) -> Result<Option<Account>, DocumentError> {
+    /// What policy says of an actor, where that is a question and no request.
+    pub(crate) fn may(&self, actor: &Actor, action: Action) -> bool {
+        let purpose = PurposeOfUse::SystemAdministration;
+        self.engine
+            .decide(&question(actor, action, purpose, Place::Unknown))
+            .permit
+    }
+
+    /// Serialises changes of an account and its authenticators.
+    pub(crate) async fn lock(&self, user: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let [first, ..] = sha256(user.as_bytes());
+        match self.locks.get(usize::from(first) % LOCKS) {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        }
+    }
+
+    pub(crate) fn authenticators(&self, user: &str) -> Result<Authenticators, DocumentError> {
+        let text = self.documents.get(authenticators::KIND, user)?;
+        text.map_or_else(
+            || Ok(Authenticators::default()),
+            |t| serde_json::from_str(&t).map_err(|_| DocumentError::Unavailable),
+        )
+    }
+
+    pub(crate) fn all_authenticators(&self) -> Result<Vec<(String, Authenticators)>, DocumentError> {
+        let texts = self.documents.list(authenticators::KIND)?;
+        let read = |(user, text): (String, String)| {
+            let kept = serde_json::from_str(&text).map_err(|_| DocumentError::Unavailable)?;
+            Ok((user, kept))
+        };
+        texts.into_iter().map(read).collect()
+    }
+
+    pub(crate) async fn keep_authenticators(
+        &self,
+        by: &Context,
+        action: Action,
+        user: &str,
+        kept: &Authenticators,
+    ) -> Result<(), DocumentError> {
+        let text = Zeroizing::new(serde_json::to_string(kept).map_err(|_| DocumentError::Unavailable)?);
+        self.documents
+            .put(by, action, authenticators::KIND, user, Some(&text), false)
+            .await
+    }
+
+    pub(crate) fn account(&self, id: &str) -> Result<Option<Account>, DocumentError> {
         let text = self.documents.get(account::KIND, id)?;
         text.map(|t| serde_json::from_str(&t).map_err(|_| DocumentError::Unavailable))
             .transpose()
     }
 
-    fn all_accounts(&self) -> Result<Vec<Account>, DocumentError> {
+    pub(crate) fn all_accounts(&self) -> Result<Vec<Account>, DocumentError> {
         let texts = self.documents.list(account::KIND)?;
         texts
             .iter()
@@ -491,42 +572,27 @@ impl Identity {
             .collect()
     }
 
-    fn demo_enabled(&self) -> Result<bool, DocumentError> {
+    pub(crate) fn demo_enabled(&self) -> Result<bool, DocumentError> {
         Ok(self.documents.get(SETTING, DEMO)?.is_some())
     }
 
-    async fn code(&self, by: &Context, action: Action, user: &str, ttl_s: i64, bootstrap: bool) -> Result<Code, Fault> {
-        let code = random_text::<32>(&*self.entropy)?;
-        let expires = Timestamp(self.clock.now().0.saturating_add(ttl_s * 1000));
-        let text = to_text(&Link {
-            user: user.to_owned(),
-            expires: expires.0,
-            bootstrap,
-        })?;
-        self.documents
-            .put(by, action, link::KIND, &link::id_of(&code), Some(&text), true)
-            .await?;
-        Ok(Code { code, expires })
-    }
-
-    fn open_session(
-        &self,
-        account: &Account,
-        method: &str,
-        seen: &Seen,
-        now: Timestamp,
-    ) -> Result<OpenedSession, Denied> {
+    /// Opens the session of an actor whose factors are proven.
+    pub(crate) fn open_session(&self, actor: &Actor, seen: &Seen, now: Timestamp) -> Result<OpenedSession, Denied> {
         let opened = self
             .sessions
-            .open(actor(account, method, now), &seen.network, now, &*self.entropy)
+            .open(actor.clone(), &seen.network, now, &*self.entropy)
             .map_err(|_| Denied::Unavailable(DocumentError::Unavailable))?;
-        // The account may have ended while the code was being used up: then the session must not stay.
-        match self.account(&account.id) {
-            Ok(Some(a)) if a.state == AccountState::Active => Ok(opened),
-            _ => {
-                self.sessions.end_secret(&opened.secret);
-                Err(Denied::SignIn)
-            }
+        // The account may have ended while the factors were being used up: then the session must not stay.
+        let may = match self.account(&actor.id) {
+            Ok(Some(a)) if actor.assurance >= Assurance::TwoFactors => a.state == AccountState::Active,
+            Ok(Some(a)) => matches!(a.state, AccountState::Invited | AccountState::Active),
+            _ => false,
+        };
+        if may {
+            Ok(opened)
+        } else {
+            self.sessions.end_secret(&opened.secret);
+            Err(Denied::SignIn)
         }
     }
 }
@@ -534,6 +600,12 @@ impl Identity {
 /// The id of the document that voids all tokens of a user or client.
 pub(crate) fn revocation_of(user: &str) -> String {
     format!("user-{}", hex(sha256(user.as_bytes()).get(..16).unwrap_or_default()))
+}
+
+/// A question about the installation.
+fn question(actor: &Actor, action: Action, purpose: PurposeOfUse, place: Place) -> Request {
+    let (target, relation) = (Target::Installation, Relation::NoPatient);
+    Request::new(actor, action, target, relation, Labels::NONE, purpose, place)
 }
 
 /// What voids tokens.
@@ -559,17 +631,20 @@ pub(crate) fn to_text<T: serde::Serialize>(value: &T) -> Result<String, Fault> {
 }
 
 /// Who signs in: the actor of an account. `session` is filled when the session opens.
-fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
+pub(crate) fn actor(account: &Account, method: &str, assurance: Assurance, now: Timestamp) -> Actor {
     Actor {
         id: account.id.clone(),
         display: account.display.clone(),
         role: account.role,
         patient: account.patient.clone(),
+        practitioner: account.practitioner.clone(),
         client: None,
         scopes: Vec::new(),
         session: String::new(),
         authenticated: now,
         method: method.to_owned(),
+        reauthenticated: now,
+        assurance,
     }
 }
 
@@ -586,6 +661,7 @@ pub(crate) fn context(actor: Actor, seen: &Seen, now: Timestamp) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

@@ -3,11 +3,19 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::*;
 use crate::documents::BoxFuture;
+use crate::invitation::{ACTIVATION_TTL_S, Activation, BOOTSTRAP_TTL_S, Code};
 use crate::token::tests::MemoryKey;
 use crate::token::{KeyUnavailable, PERSON_TTL_MAX_S};
 use keepwell_model::actor::Scope;
 
 pub(crate) const START: i64 = 1_800_000_000_000;
+
+/// What hashing costs where nothing is to be kept secret.
+pub(crate) const CHEAP: Cost = Cost {
+    memory_kib: 64,
+    passes: 1,
+    lanes: 1,
+};
 
 /// A clock that stands until it is moved.
 pub(crate) struct Watch(pub(crate) AtomicI64);
@@ -41,7 +49,7 @@ impl Entropy for Dice {
 /// Documents in memory, with the log of acts.
 #[derive(Default)]
 pub(crate) struct Shelf {
-    papers: Mutex<BTreeMap<(String, String), String>>,
+    pub(crate) papers: Mutex<BTreeMap<(String, String), String>>,
     pub(crate) log: Mutex<Vec<(String, Action, bool)>>,
     pub(crate) broken: AtomicBool,
 }
@@ -107,8 +115,19 @@ pub(crate) struct World {
 }
 
 fn identity(shelf: &Arc<Shelf>, clock: &Arc<Watch>) -> Arc<Identity> {
+    opened(shelf, clock, CHEAP)
+}
+
+/// The same data directory, opened by a release in which hashing costs something else.
+pub(crate) fn identity_with(world: &World, cost: Cost) -> Arc<Identity> {
+    opened(&world.shelf, &world.clock, cost)
+}
+
+fn opened(shelf: &Arc<Shelf>, clock: &Arc<Watch>, cost: Cost) -> Arc<Identity> {
     let parts = Parts {
         issuer: "urn:keepwell:test".into(),
+        site: "localhost".into(),
+        cost,
         engine: Arc::new(Engine::load().unwrap()),
         documents: shelf.clone(),
         key: Arc::new(MemoryKey::new(1)),
@@ -137,20 +156,53 @@ impl World {
         identity(&self.shelf, &self.clock)
     }
 
-    async fn with_nurse(self) -> Self {
+    /// With an invited account of a nurse.
+    pub(crate) async fn with_nurse(self) -> Self {
         self.identity
-            .create_account(&job(), &Account::new("nurse-1", "Nurse One", Role::Nurse, None))
+            .create_account(&self.job(), &Account::new("nurse-1", "Nurse One", Role::Nurse, None))
             .await
             .unwrap();
         self
     }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The operator at the machine, now.
+    pub(crate) fn job(&self) -> Context {
+        let mut job = job();
+        let mut actor = (*job.actor).clone();
+        actor.reauthenticated = self.now();
+        job.actor = Arc::new(actor);
+        job
+    }
+
+    /// The activation code of an account, as the operator gets it.
+    pub(crate) async fn code(&self, user: &str) -> Code {
+        match self.identity.start_activation(&self.job(), user).await.unwrap() {
+            Activation::Code(code) => code,
+            Activation::Waits => panic!("the operator gets the code of an account that was never in use"),
+        }
+    }
+
+    /// The session that an activation code opens.
+    pub(crate) async fn enrolling(&self, user: &str) -> OpenedSession {
+        let code = self.code(user).await;
+        self.identity.activate(&code.code, &seen()).await.unwrap()
+    }
 }
 
 pub(crate) fn actor(id: &str, role: Role) -> Actor {
-    super::actor(&Account::new(id, id, role, None), "login-link", Timestamp(START))
+    super::actor(
+        &Account::new(id, id, role, None),
+        "password+totp",
+        Assurance::TwoFactors,
+        Timestamp(START),
+    )
 }
 
-fn by(actor: Actor) -> Context {
+pub(crate) fn by(actor: Actor) -> Context {
     context(actor, &seen(), Timestamp(START))
 }
 
@@ -186,14 +238,15 @@ async fn a_fresh_installation_has_no_account_and_one_code_that_works_once() {
     assert!(w.identity.accounts(&job()).await.unwrap().is_empty());
     let code = w.identity.bootstrap(&job()).await.unwrap();
     assert!(code.code.len() >= 43);
-    let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
+    let opened = w.identity.activate(&code.code, &seen()).await.unwrap();
     assert_eq!(opened.session.actor.role, Role::Administrator);
+    assert_eq!(opened.session.actor.assurance, Assurance::OneFactor);
     assert_eq!(
-        w.identity.sign_in(&code.code, &seen()).await.err(),
+        w.identity.activate(&code.code, &seen()).await.err(),
         Some(Denied::SignIn)
     );
     assert_eq!(
-        w.restarted().sign_in(&code.code, &seen()).await.err(),
+        w.restarted().activate(&code.code, &seen()).await.err(),
         Some(Denied::SignIn)
     );
     assert!(matches!(w.identity.bootstrap(&job()).await, Err(Fault::Rule(_))));
@@ -205,15 +258,15 @@ async fn a_second_bootstrap_voids_the_first_code_and_codes_expire() {
     let w = world();
     let first = w.identity.bootstrap(&job()).await.unwrap();
     let second = w.identity.bootstrap(&job()).await.unwrap();
-    assert!(w.identity.sign_in(&first.code, &seen()).await.is_err());
+    assert!(w.identity.activate(&first.code, &seen()).await.is_err());
     w.pass(BOOTSTRAP_TTL_S);
-    assert!(w.identity.sign_in(&second.code, &seen()).await.is_err());
+    assert!(w.identity.activate(&second.code, &seen()).await.is_err());
 }
 
 #[tokio::test]
 async fn nothing_kept_opens_a_session() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
+    let code = w.code("nurse-1").await;
     let papers: String = w
         .shelf
         .papers
@@ -223,21 +276,21 @@ async fn nothing_kept_opens_a_session() {
         .collect();
     assert!(!papers.contains(&code.code), "the code itself is stored");
     for word in papers.split(|c: char| !c.is_ascii_alphanumeric()) {
-        assert!(w.identity.sign_in(word, &seen()).await.is_err());
+        assert!(w.identity.activate(word, &seen()).await.is_err());
         assert!(w.identity.session(word, Activity::Person).is_none());
     }
-    assert!(w.identity.sign_in(&code.code, &seen()).await.is_ok());
+    assert!(w.identity.activate(&code.code, &seen()).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_a_hundred_parallel_uses_of_a_code_one_wins() {
     let w = world().with_nurse().await;
     for _ in 0..10 {
-        let code = Arc::new(w.identity.login_link(&job(), "nurse-1").await.unwrap().code);
+        let code = Arc::new(w.code("nurse-1").await.code);
         let tasks: Vec<_> = (0..100)
             .map(|_| {
                 let (identity, code) = (w.identity.clone(), code.clone());
-                tokio::spawn(async move { identity.sign_in(&code, &seen()).await.is_ok() })
+                tokio::spawn(async move { identity.activate(&code, &seen()).await.is_ok() })
             })
             .collect();
         let mut won = 0;
@@ -249,22 +302,22 @@ async fn of_a_hundred_parallel_uses_of_a_code_one_wins() {
 }
 
 #[tokio::test]
-async fn a_link_ends_after_ten_minutes_and_with_the_account() {
+async fn an_activation_code_ends_after_a_day_and_with_the_account() {
     let w = world().with_nurse().await;
-    let late = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    w.pass(LINK_TTL_S);
+    let late = w.code("nurse-1").await;
+    w.pass(ACTIVATION_TTL_S);
     assert_eq!(
-        w.identity.sign_in(&late.code, &seen()).await.err(),
+        w.identity.activate(&late.code, &seen()).await.err(),
         Some(Denied::SignIn)
     );
-    let ended = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    w.identity.end_account(&job(), "nurse-1").await.unwrap();
+    let ended = w.code("nurse-1").await;
+    w.identity.end_account(&w.job(), "nurse-1").await.unwrap();
     assert_eq!(
-        w.identity.sign_in(&ended.code, &seen()).await.err(),
+        w.identity.activate(&ended.code, &seen()).await.err(),
         Some(Denied::SignIn)
     );
     assert!(matches!(
-        w.identity.login_link(&job(), "nurse-1").await,
+        w.identity.start_activation(&w.job(), "nurse-1").await,
         Err(Fault::Rule(_))
     ));
 }
@@ -272,10 +325,10 @@ async fn a_link_ends_after_ten_minutes_and_with_the_account() {
 #[tokio::test]
 async fn a_code_that_cannot_be_used_up_opens_nothing() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
+    let code = w.code("nurse-1").await;
     w.shelf.broken.store(true, Ordering::SeqCst);
     assert!(matches!(
-        w.identity.sign_in(&code.code, &seen()).await.err(),
+        w.identity.activate(&code.code, &seen()).await.err(),
         Some(Denied::Unavailable(_))
     ));
     assert!(w.identity.sessions.list(None, Timestamp(START)).is_empty());
@@ -284,8 +337,8 @@ async fn a_code_that_cannot_be_used_up_opens_nothing() {
 #[tokio::test]
 async fn ending_an_account_ends_sessions_and_tokens_at_once_and_for_good() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
+    let code = w.code("nurse-1").await;
+    let opened = w.identity.activate(&code.code, &seen()).await.unwrap();
     let token = w
         .identity
         .issue_token(&job(), &wanted("nurse-1", Role::Nurse, &[]))
@@ -374,7 +427,9 @@ async fn administrative_acts_are_decided_by_policy_and_logged() {
             .await
             .map(drop)
     ));
-    assert!(forbidden(i.login_link(&administrator, "nurse-1").await.map(drop)));
+    assert!(forbidden(i.start_activation(&nurse, "admin-1").await.map(drop)));
+    assert!(forbidden(i.release_activation(&nurse, "admin-1").await.map(drop)));
+    assert!(forbidden(i.issue_card(&nurse, "admin-1").await.map(drop)));
     assert!(forbidden(i.enable_demo(&nurse).await));
     assert!(forbidden(
         i.create_account(&nurse, &Account::new("n2", "N", Role::Nurse, None))
@@ -388,7 +443,7 @@ async fn administrative_acts_are_decided_by_policy_and_logged() {
     let log = w.shelf.log.lock();
     assert_eq!(
         log.iter().filter(|(_, _, permitted)| !permitted).count(),
-        10,
+        12,
         "each refusal is in the log"
     );
     assert!(log.contains(&("admin-1".into(), Action::TokenIssue, true)));
@@ -460,7 +515,13 @@ async fn demo_logins_exist_only_in_a_demo_directory_on_loopback() {
         matches!(w.identity.enable_demo(&job()).await, Err(Fault::Rule(_))),
         "an installation became a demo"
     );
-    assert!(w.identity.sign_in_demo("nurse-1", true, &seen()).await.is_err());
+    let secret = vec![7; 20];
+    let enrol = [("nurse-1", secret.clone())];
+    let enrolled = w.identity.enrol_demo(&job(), &enrol, "a demo of passwords").await;
+    assert!(
+        matches!(enrolled, Err(Fault::Rule(_))),
+        "somebody set another's password"
+    );
 
     let w = world();
     w.identity.enable_demo(&job()).await.unwrap();
@@ -468,26 +529,41 @@ async fn demo_logins_exist_only_in_a_demo_directory_on_loopback() {
         demo: true,
         ..Account::new("ana", "Ana", Role::Physician, None)
     };
+    let real = Account::new("real", "Real", Role::Physician, None);
     w.identity.create_account(&job(), &demo).await.unwrap();
-    w.identity
-        .create_account(&job(), &Account::new("real", "Real", Role::Physician, None))
+    w.identity.create_account(&job(), &real).await.unwrap();
+    let i = &w.identity;
+    let app = |user| [(user, secret.clone())];
+    i.enrol_demo(&job(), &app("ana"), "a demo of passwords").await.unwrap();
+    for user in ["real", "nobody"] {
+        let other = i.enrol_demo(&job(), &app(user), "another password").await;
+        assert!(matches!(other, Err(Fault::Rule(_))), "{user}");
+    }
+    i.enrol_demo(&job(), &app("ana"), "another password").await.unwrap();
+    assert!(i.demo_logins(false).unwrap().is_empty());
+    let logins = i.demo_logins(true).unwrap();
+    let [(account, code)] = logins.as_slice() else {
+        panic!("one login");
+    };
+    assert_eq!(account.id, "ana");
+    let stage = i
+        .sign_in_password("ana", "a demo of passwords", None, &seen())
         .await
         .unwrap();
-    assert_eq!(w.identity.demo_logins(true).unwrap(), [demo]);
-    assert!(w.identity.demo_logins(false).unwrap().is_empty());
-    let opened = w.identity.sign_in_demo("ana", true, &seen()).await.unwrap();
-    assert_eq!(opened.session.actor.method, "demo");
-    assert!(w.identity.sign_in_demo("ana", false, &seen()).await.is_err());
-    assert!(w.identity.sign_in_demo("real", true, &seen()).await.is_err());
-    assert!(w.identity.sign_in_demo("nobody", true, &seen()).await.is_err());
-    assert!(w.shelf.log.lock().contains(&("ana".into(), Action::OwnSession, true)));
+    let done = i.sign_in_code(&stage, code, &seen()).await.unwrap();
+    assert_eq!(done.opened.session.actor.method, "password+totp");
+    assert_ne!(
+        &i.demo_logins(true).unwrap()[0].1,
+        code,
+        "the next code, as this one is used"
+    );
 }
 
 #[tokio::test]
 async fn signing_out_ends_the_session_even_if_the_log_is_full() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
+    let code = w.code("nurse-1").await;
+    let opened = w.identity.activate(&code.code, &seen()).await.unwrap();
     w.shelf.broken.store(true, Ordering::SeqCst);
     let me = by((*opened.session.actor).clone());
     assert!(w.identity.sign_out(&me).await.is_err());
@@ -497,8 +573,8 @@ async fn signing_out_ends_the_session_even_if_the_log_is_full() {
 #[tokio::test]
 async fn sealing_ends_every_session() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
+    let code = w.code("nurse-1").await;
+    let opened = w.identity.activate(&code.code, &seen()).await.unwrap();
     w.identity.seal();
     assert!(w.identity.session(&opened.secret, Activity::Person).is_none());
 }
@@ -506,8 +582,8 @@ async fn sealing_ends_every_session() {
 #[tokio::test]
 async fn one_may_end_ones_own_session_and_not_that_of_another() {
     let w = world().with_nurse().await;
-    let code = w.identity.login_link(&job(), "nurse-1").await.unwrap();
-    let opened = w.identity.sign_in(&code.code, &seen()).await.unwrap();
+    let code = w.code("nurse-1").await;
+    let opened = w.identity.activate(&code.code, &seen()).await.unwrap();
     let id = opened.session.actor.session.clone();
     let other = by(actor("nurse-2", Role::Nurse));
     assert!(matches!(

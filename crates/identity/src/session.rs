@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use keepwell_model::actor::Actor;
+use keepwell_model::actor::{Actor, Assurance};
 use keepwell_model::time::{Entropy, EntropyUnavailable, Timestamp};
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
@@ -16,6 +16,8 @@ use crate::secret::{random_id, random_text, sha256};
 pub const IDLE_S: i64 = 15 * 60;
 /// A session ends after this many seconds whatever happens (AAL3: 12 hours).
 pub const ABSOLUTE_S: i64 = 12 * 60 * 60;
+/// A session that may only enrol ends after this many seconds.
+pub const ENROLMENT_S: i64 = 30 * 60;
 /// Sessions one person may hold; opening another ends the longest idle one.
 const PER_USER: usize = 16;
 
@@ -68,7 +70,12 @@ struct Open {
 impl Open {
     fn ended(&self, now: Timestamp) -> bool {
         let since = |t: Timestamp| now.0.saturating_sub(t.0);
-        since(self.info.active) >= IDLE_S * 1000 || since(self.info.opened) >= ABSOLUTE_S * 1000
+        let longest = if self.session.actor.assurance < Assurance::TwoFactors {
+            ENROLMENT_S
+        } else {
+            ABSOLUTE_S
+        };
+        since(self.info.active) >= IDLE_S * 1000 || since(self.info.opened) >= longest * 1000
     }
 }
 
@@ -121,6 +128,43 @@ impl Sessions {
         Ok(OpenedSession { secret, session })
     }
 
+    /// Goes on with a session under a new id, a new secret and a new token, after a factor was proven again; its
+    /// absolute end stays. `None` where it has ended.
+    ///
+    /// # Errors
+    /// No randomness.
+    pub fn renew(
+        &self,
+        id: &str,
+        assurance: Assurance,
+        now: Timestamp,
+        entropy: &dyn Entropy,
+    ) -> Result<Option<OpenedSession>, EntropyUnavailable> {
+        let secret = random_text::<32>(entropy)?;
+        let csrf = random_text::<32>(entropy)?;
+        let new_id = random_id::<16>(entropy)?;
+        let mut all = self.0.write();
+        let Some(key) = all.iter().find(|(_, s)| s.info.id == id).map(|(k, _)| *k) else {
+            return Ok(None);
+        };
+        let Some(mut open) = all.remove(&key).filter(|s| !s.ended(now)) else {
+            return Ok(None);
+        };
+        let mut actor = (*open.session.actor).clone();
+        actor.session.clone_from(&new_id);
+        actor.reauthenticated = now;
+        actor.assurance = actor.assurance.max(assurance);
+        open.info.id = new_id;
+        open.info.active = open.info.active.max(now);
+        open.session = PageSession {
+            actor: Arc::new(actor),
+            csrf,
+        };
+        let session = open.session.clone();
+        all.insert(sha256(secret.as_bytes()), open);
+        Ok(Some(OpenedSession { secret, session }))
+    }
+
     /// The session of a cookie's secret. An ended one is removed at once.
     #[must_use]
     pub fn find(&self, secret: &str, activity: Activity, now: Timestamp) -> Option<PageSession> {
@@ -162,6 +206,11 @@ impl Sessions {
         let before = all.len();
         all.retain(|_, s| s.info.user != user);
         before - all.len()
+    }
+
+    /// Ends all sessions of a user but one.
+    pub fn end_others(&self, user: &str, but: &str) {
+        self.0.write().retain(|_, s| s.info.user != user || s.info.id == but);
     }
 
     /// Ends every session, for `keys seal`.

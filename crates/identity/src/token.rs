@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hashbrown::HashMap;
-use keepwell_model::actor::{Actor, Interactions, Role, Scope, ScopeContext};
+use keepwell_model::actor::{Actor, Assurance, Interactions, Role, Scope, ScopeContext};
 use keepwell_model::reference::is_id;
 use keepwell_model::time::{Entropy, EntropyUnavailable, Timestamp};
 use parking_lot::RwLock;
@@ -426,11 +426,14 @@ impl Tokens {
             display: wanted.display,
             role: wanted.role,
             patient: wanted.patient,
+            practitioner: None,
             client: wanted.client,
             scopes: wanted.scopes,
             session: claims.jti.clone(),
             authenticated: Timestamp(claims.iat.saturating_mul(1000)),
             method: "token".to_owned(),
+            reauthenticated: Timestamp(claims.iat.saturating_mul(1000)),
+            assurance: Assurance::TwoFactors,
         })
     }
 }

@@ -26,7 +26,7 @@ pub enum Command {
     Import(Import),
     /// Issue a signed, expiring bearer token.
     Token(Token),
-    /// Make a one-time sign-in link for a user.
+    /// Make a one-time activation link for a user, or ask for one that a second person must release.
     LoginLink(LoginLink),
     /// Registered clients: machines that get tokens with a key of their own.
     #[command(subcommand)]

@@ -137,11 +137,17 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::LoginLink(a) => {
             let said = perform(&a.data.data, &a.unlock, Op::LoginLink { user: a.user }).await?;
+            if said.get("code").is_none() {
+                say(text(&said, "note"));
+                return Ok(ExitCode::SUCCESS);
+            }
             if text(&said, "link").is_empty() {
-                say("The server is not running, so that its address is not known. One-time code for the sign-in page:");
+                say(
+                    "The server is not running, so that its address is not known. Activation code for the sign-in page:",
+                );
                 print(text(&said, "code"))?;
             } else {
-                say("One-time sign-in link:");
+                say("One-time activation link:");
                 print(text(&said, "link"))?;
             }
             say(&format!("valid once, until {}", text(&said, "expires")));
@@ -371,7 +377,7 @@ async fn demo(a: cli::Demo) -> anyhow::Result<()> {
         .and_then(|mut l| l.next())
         .with_context(|| format!("`{}` is not an address", served.listen.listen))?;
     if !address.ip().is_loopback() {
-        bail!("the demo's logins need no second factor: it listens on this machine only (127.0.0.1)");
+        bail!("the demo tells everybody its passwords and codes: it listens on this machine only (127.0.0.1)");
     }
     serve::run(served, async |site| {
         if !resumed {

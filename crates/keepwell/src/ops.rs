@@ -4,8 +4,8 @@
 use crate::cli::Several;
 use crate::site::Site;
 use anyhow::{Context as _, anyhow, bail};
-use keepwell_identity::Wanted;
 use keepwell_identity::oauth::{Client, NewClient};
+use keepwell_identity::{Activation, Wanted};
 use keepwell_model::actor::{Context, Role, Scope};
 use keepwell_model::time::Timestamp;
 use keepwell_policy::Action;
@@ -37,7 +37,7 @@ pub enum Op {
         /// Its id.
         jti: String,
     },
-    /// Make a one-time sign-in link.
+    /// Make a one-time activation link, or ask for one where somebody else must release it.
     LoginLink {
         /// Whose.
         user: String,
@@ -159,10 +159,14 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             site.identity.revoke_token(&ctx, &jti).await?;
             Ok(json!({ "revoked": jti }))
         }
-        Op::LoginLink { user } => {
-            let code = site.identity.login_link(&ctx, &user).await?;
-            Ok(json!({ "code": code.code, "expires": code.expires.to_string() }))
-        }
+        Op::LoginLink { user } => Ok(match site.identity.start_activation(&ctx, &user).await? {
+            Activation::Code(code) => json!({ "code": code.code, "expires": code.expires.to_string() }),
+            Activation::Waits => json!({
+                "waits": user,
+                "note": "this account has authenticators: another administrator or the security officer, who has \
+                         checked whom it is for, gives the activation code on the page Users",
+            }),
+        }),
         Op::ClientAdd {
             name,
             jwks,

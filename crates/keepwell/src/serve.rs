@@ -152,6 +152,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
                     .into_iter()
                     .map(|s| keepwell_http::Login {
                         user: s.user.to_owned(),
+                        password: crate::world::PASSWORD.to_owned(),
                         display: s.display.to_owned(),
                         role: s.role,
                         try_this: s.try_this.to_owned(),
@@ -162,6 +163,13 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
             },
         },
     });
+    let pages = pages_at(&bound.origin, bound.address.port(), app.secure);
+    if let Err(why) = site.identity.serve_passkeys_at(&pages) {
+        tracing::warn!(
+            why,
+            "passkeys cannot be used: give the site a DNS name (`init --name`) and open it by that"
+        );
+    }
     let (stop, stopped) = watch::channel(false);
     let mut ready = json!({
         "ready": true,
@@ -202,17 +210,16 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = {
         let site = Arc::clone(&site);
-        let pages = pages_at(&bound.origin, bound.address.port(), app.secure);
         move |op: Op| {
             let (site, seal, pages) = (Arc::clone(&site), seal.clone(), pages.clone());
             async move {
                 match op {
                     op @ Op::LoginLink { .. } => {
                         let mut said = ops::run(&site, op).await?;
-                        let code = said.get("code").and_then(Value::as_str).unwrap_or_default();
                         // Behind the `#`: browsers keep that to themselves, and the page takes it out of the address.
-                        let link = Value::from(format!("{pages}/sign-in#{code}"));
-                        if let Some(members) = said.as_object_mut() {
+                        let code = said.get("code").and_then(Value::as_str);
+                        let link = code.map(|code| Value::from(format!("{pages}/sign-in#{code}")));
+                        if let (Some(members), Some(link)) = (said.as_object_mut(), link) {
                             members.insert("link".to_owned(), link);
                         }
                         Ok(said)

@@ -38,7 +38,7 @@ pub struct Settings {
     /// Its private key, PEM.
     #[serde(default)]
     pub certificate_key: Option<PathBuf>,
-    /// One-click logins on the sign-in page; only `demo` sets it, and only loopback honours it.
+    /// Logins with their passwords and codes on the sign-in page; only `demo` sets it, and only loopback honours it.
     #[serde(default)]
     pub demo_logins: bool,
     /// Reads wait for the disk as writes do.

@@ -85,7 +85,8 @@ pub async fn init(a: &Init) -> anyhow::Result<()> {
     site.door.ledger().stop();
     say("Recovery key: the second way to unlock, shown once and kept nowhere. Print it and lock it away.");
     print(&format!("recovery key: {}", recovery.as_str()))?;
-    say("Administrator code: opens the first administrator's session at the sign-in page, once, within three days.");
+    say("Administrator code: opens the first administrator's enrolment at the sign-in page, once, within three days.");
+    say("There the first administrator (user name `administrator`) chooses a passkey, or a password and an app.");
     print(&format!("administrator code: {}", code.code))?;
     if settings.era_copies.is_empty() {
         say("");
@@ -132,14 +133,21 @@ pub fn make_demo(dir: &Path) -> anyhow::Result<()> {
 /// Accounts and patients of the demo, loaded through the same doors as everything else; what is there stays.
 pub async fn fill_demo(site: &Site, seed: u64, patients: usize) -> anyhow::Result<()> {
     let ctx = site.job("demo");
-    if site.identity.demo_logins(true)?.is_empty() {
+    let there = site.identity.accounts(&ctx).await?;
+    if there.is_empty() {
         site.identity.enable_demo(&ctx).await?;
-        for s in world::staff() {
+    }
+    let mut new = Vec::new();
+    for s in world::staff() {
+        if !there.iter().any(|a| a.id == s.user) {
             let mut account = Account::new(s.user, s.display, s.role, s.patient);
             account.demo = true;
+            account.practitioner = s.practitioner.map(str::to_owned);
             site.identity.create_account(&ctx, &account).await?;
         }
+        new.push((s.user, world::app_secret(seed, s.user)));
     }
+    site.identity.enrol_demo(&ctx, &new, world::PASSWORD).await?;
     let mark = format!("demo-{seed}-{patients}");
     if site
         .door
@@ -171,10 +179,11 @@ pub async fn fill_demo(site: &Site, seed: u64, patients: usize) -> anyhow::Resul
             .map_err(|e| anyhow::anyhow!("{e}"))?;
     }
     say("");
-    say("Keepwell demo clinic. Sign in at /sign-in as:");
+    say("Keepwell demo clinic. Sign in at /sign-in, where each login stands with the code of its app, as:");
     for s in world::staff() {
-        say(&format!("  {:<17} {:<28} {}", s.role.name(), s.display, s.try_this));
+        say(&format!("  {:<17} {:<18} {}", s.role.name(), s.user, s.try_this));
     }
+    say(&format!("The password of each is: {}", world::PASSWORD));
     say("Data that is written here stays in the demo's directory; it is sealed with a key file beside it, so it is a");
     say("demo and no place for real records. `keepwell init` makes one that is.");
     say("");

@@ -6,7 +6,7 @@ use crate::settings::{Custody, Settings};
 use anyhow::{Context as _, bail};
 use keepwell_identity::{BoxFuture, DocumentError, Documents, Identity, KeyUnavailable, Parts, TokenKey};
 use keepwell_ledger::{Config, Ledger, Notice};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::reference::Base;
 use keepwell_model::time::{Clock, Entropy as _};
 use keepwell_policy::{Action, Engine};
@@ -143,6 +143,8 @@ impl Site {
         ));
         let identity = Arc::new(Identity::open(Parts {
             issuer: format!("https://{}/keepwell", settings.name),
+            site: settings.name.clone(),
+            cost: keepwell_identity::Cost::default(),
             engine,
             documents: Arc::new(DoorDocuments(Arc::clone(&door))),
             key: Arc::new(DoorKey(Arc::clone(&door))),
@@ -208,11 +210,14 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
             display: format!("keepwell {name}"),
             role: Role::Service,
             patient: None,
+            practitioner: None,
             client: None,
             scopes: Vec::new(),
             session: String::new(),
             authenticated: now,
             method: "job".to_owned(),
+            reauthenticated: now,
+            assurance: Assurance::TwoFactors,
         }),
         purpose: PurposeOfUse::SystemAdministration,
         entry: EntryPath::Batch,
@@ -223,6 +228,7 @@ pub fn job(name: &str, clock: &dyn Clock) -> Context {
         roster: String::new(),
         reason: String::new(),
         print: false,
+        place: Place::Unknown,
         export: false,
         at: now,
     }

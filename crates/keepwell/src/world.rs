@@ -26,18 +26,32 @@ pub struct StaffAccount {
     pub role: Role,
     /// For the patient: the logical id of the own Patient resource.
     pub patient: Option<&'static str>,
+    /// For the workforce: the logical id of the own Practitioner.
+    pub practitioner: Option<&'static str>,
     /// One line for the sign-in page: what this login is good for.
     pub try_this: &'static str,
+}
+
+/// The password of every login: the demo has no secrets.
+pub const PASSWORD: &str = "herons over the harbour";
+
+/// The secret of a login's authenticator app.
+#[must_use]
+pub fn app_secret(seed: u64, user: &str) -> Vec<u8> {
+    let named = format!("keepwell demo {seed} {user}");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, named.as_bytes());
+    digest.as_ref().iter().copied().take(20).collect()
 }
 
 /// One login per role of the workforce, and one patient.
 #[must_use]
 pub fn staff() -> Vec<StaffAccount> {
-    let account = |user, display, role, try_this| StaffAccount {
+    let account = |user, display, role, practitioner, try_this| StaffAccount {
         user,
         display,
         role,
         patient: None,
+        practitioner: Some(practitioner),
         try_this,
     };
     vec![
@@ -45,48 +59,56 @@ pub fn staff() -> Vec<StaffAccount> {
             "amara.okafor",
             "Dr Amara Okafor",
             Role::Physician,
+            "a2c6fcf2-1fe5-58aa-b9ca-1d57e22e31ec",
             "Open Rosa Delgado-Quinn: six years of blood pressure and HbA1c, and a penicillin allergy nobody can miss.",
         ),
         account(
             "tomas.echeverria",
             "Tomás Echeverría",
             Role::Nurse,
+            "d4b89900-9f8d-5be2-b537-fe4329121887",
             "Search “chan”: 陳美玲 has an INR of 5.1 and a warfarin dose held last week.",
         ),
         account(
             "mei-ling.tan",
             "Mei-Ling Tan",
             Role::FrontDesk,
+            "37a4b6d7-2dbd-557a-bae9-e70c2e5fb1b9",
             "Find the twins Novák-Reyes, same birth date: identity and insurance, nothing clinical.",
         ),
         account(
             "gustav.brandt",
             "Gustav Brandt",
             Role::Billing,
+            "18276231-5e41-595a-9ede-e0b155326b05",
             "Walter Pfeiffer and Viktor Lindgren use one insurance number. Claims, but no notes and no labs.",
         ),
         account(
             "oluwaseun.adeyemi",
             "Oluwaseun Adeyemi",
             Role::RecordsClerk,
+            "d88ec6b8-1544-51e6-b17a-907790ed7480",
             "Documents and visits of Edith O'Brien-Hallström, who died in 2025.",
         ),
         account(
             "ingrid.sorensen",
             "Ingrid Sørensen",
             Role::PrivacyOfficer,
+            "5a229337-69f3-5728-a7a3-486b249a24f6",
             "Who opened the record of Rosa Delgado-Quinn, when and why? Every line comes with its proof.",
         ),
         account(
             "dariusz.wojcik",
             "Dariusz Wójcik",
             Role::SecurityOfficer,
+            "65d2db6c-7ed1-5b07-9729-d8fe00b53bde",
             "Keys, the size of the log and its newest checkpoint. No patient anywhere.",
         ),
         account(
             "priya.raman",
             "Priya Raman",
             Role::Administrator,
+            "fb087569-8986-5156-8413-f87d51515fb7",
             "The state of the system. Looking for a patient is refused.",
         ),
         StaffAccount {
@@ -94,6 +116,7 @@ pub fn staff() -> Vec<StaffAccount> {
             display: "Rosa Delgado-Quinn",
             role: Role::Patient,
             patient: Some("01b4468f-6a17-51a8-b95b-48956c4cfb9a"),
+            practitioner: None,
             try_this: "Her own record, and who looked at it. Nobody else's.",
         },
     ]

@@ -1,4 +1,4 @@
-//! The pages as a browser would walk them: one-click demo logins, finding a patient, the chart, who looked; and what other sites, other roles and
+//! The pages as a browser would walk them: signing in with two factors, an account's life, finding a patient, the chart, who looked; and what other sites, other roles and
 //! hostile names must not reach (APP-2, APP-3).
 #![allow(
     clippy::print_stdout,
@@ -21,7 +21,8 @@ use support::{Answer, Client, Folder, Server, patient};
 struct Browser {
     client: Client,
     host: String,
-    cookie: String,
+    /// The cookie jar: name and value.
+    cookies: Vec<(String, String)>,
 }
 
 impl Browser {
@@ -29,7 +30,7 @@ impl Browser {
         Self {
             client: server.client_with(""),
             host: format!("localhost:{}", server.port),
-            cookie: String::new(),
+            cookies: Vec::new(),
         }
     }
 
@@ -38,7 +39,7 @@ impl Browser {
         let (mut method, mut path) = (method.to_owned(), path.to_owned());
         for _ in 0..6 {
             let origin = format!("http://{}", self.host);
-            let (host, cookie) = (self.host.clone(), self.cookie.clone());
+            let (host, cookie) = (self.host.clone(), self.cookie());
             let mut headers = vec![
                 ("Host", host.as_str()),
                 ("Origin", origin.as_str()),
@@ -56,7 +57,12 @@ impl Browser {
                 if name.eq_ignore_ascii_case("set-cookie") {
                     let lower = value.to_lowercase();
                     assert!(lower.contains("httponly") && lower.contains("samesite="), "{value}");
-                    value.split(';').next().unwrap_or_default().clone_into(&mut self.cookie);
+                    let pair = value.split(';').next().unwrap_or_default();
+                    let (name, value) = pair.split_once('=').expect("a pair");
+                    self.cookies.retain(|(n, _)| n != name);
+                    if !value.is_empty() {
+                        self.cookies.push((name.to_owned(), value.to_owned()));
+                    }
                 }
             }
             let Some(location) = answer
@@ -75,17 +81,41 @@ impl Browser {
         self.send("GET", path, "")
     }
 
-    /// Signs in as the demo user of that id.
+    /// The `Cookie` header.
+    fn cookie(&self) -> String {
+        let pairs: Vec<String> = self.cookies.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        pairs.join("; ")
+    }
+
+    fn has_session(&self) -> bool {
+        self.cookies.iter().any(|(n, _)| n == "keepwell")
+    }
+
+    /// Signs in as the demo user of that id, by what the sign-in page says of it.
     fn sign_in(server: &Server, user: &str) -> Self {
         let mut browser = Self::new(server);
         let page = browser.get("/sign-in").expect(200).text();
-        assert!(
-            page.contains(&format!("value=\"{user}\"")),
-            "the sign-in page lists {user}"
-        );
-        browser.send("POST", "/sign-in", &format!("user={user}")).expect(200);
-        assert!(!browser.cookie.is_empty(), "a session cookie");
+        let (password, code) = login(&page, user);
+        let second = browser
+            .send(
+                "POST",
+                "/sign-in",
+                &format!("user={user}&password={}", encoded(&password)),
+            )
+            .expect(200);
+        assert!(!browser.has_session(), "a password alone opens nothing");
+        assert!(second.text().contains("authenticator app"), "{}", second.text());
         browser
+            .send("POST", "/sign-in/second", &format!("code={code}"))
+            .expect(200);
+        assert!(browser.has_session(), "a session cookie");
+        browser
+    }
+
+    /// Posts a form of this session to a page, with the token that stands on it.
+    fn submit(&mut self, page: &str, form: &str) -> Answer {
+        let token = hidden(&self.get(page).expect(200).text(), "csrf");
+        self.send("POST", page, &format!("csrf={token}&{form}"))
     }
 
     fn find(&mut self, name: &str) -> String {
@@ -99,6 +129,34 @@ impl Browser {
         .expect(200)
         .text()
     }
+}
+
+/// The password and the code of a login that the demo's sign-in page lists.
+fn login(page: &str, user: &str) -> (String, String) {
+    let start = format!("data-login=\"{user}\" ");
+    let rest = page
+        .split(&start)
+        .nth(1)
+        .unwrap_or_else(|| panic!("the sign-in page lists {user}"));
+    let value = |name: &str| {
+        let value = rest.split(&format!("{name}=\"")).nth(1).expect(name);
+        value.split('"').next().unwrap_or_default().to_owned()
+    };
+    (value("data-password"), value("data-code"))
+}
+
+/// As a form sends it.
+fn encoded(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric();
+    text.bytes()
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 /// The value of a hidden field.
@@ -150,7 +208,7 @@ fn a_physician_finds_a_patient_and_the_privacy_officer_sees_it() {
 
     let users: Vec<String> = {
         let page = Browser::new(&server).get("/sign-in").text();
-        page.split("name=\"user\" value=\"")
+        page.split("data-login=\"")
             .skip(1)
             .filter_map(|rest| rest.split('"').next())
             .map(str::to_owned)
@@ -240,7 +298,7 @@ fn other_sites_and_strangers_get_nothing() {
     }
     // A form from another site.
     let mut browser = Browser::sign_in(&server, "amara.okafor");
-    let cookie = browser.cookie.clone();
+    let cookie = browser.cookie();
     let page = browser.get("/find").text();
     let token = hidden(&page, "csrf");
     let form = format!("csrf={token}&name=a");
@@ -283,33 +341,257 @@ fn other_sites_and_strangers_get_nothing() {
     assert_eq!(answer.status, 401);
 }
 
+/// The first code that a page shows.
+fn shown_code(page: &str) -> String {
+    let code = page
+        .split("<li><code>")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no code in {page}"));
+    code.split('<').next().unwrap_or_default().to_owned()
+}
+
+/// What an authenticator app shows now for the secret on a page.
+fn app_code(page: &str) -> String {
+    let secret = page
+        .split("this secret: <code>")
+        .nth(1)
+        .unwrap_or_else(|| panic!("no secret in {page}"));
+    let secret = secret.split('<').next().unwrap_or_default();
+    let (mut word, mut bits, mut bytes) = (0_u32, 0, Vec::new());
+    for c in secret.bytes() {
+        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+            .iter()
+            .position(|b| *b == c)
+            .expect("base32");
+        word = (word << 5) | u32::try_from(value).unwrap();
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(((word >> bits) & 0xff) as u8);
+        }
+    }
+    let now = std::time::UNIX_EPOCH.elapsed().expect("the clock is right").as_millis();
+    keepwell_identity::code_at(&bytes, keepwell_model::time::Timestamp(i64::try_from(now).unwrap()))
+}
+
+/// From its invitation by one person and its release by another to a sign-in, a step-up and its end.
 #[test]
-fn a_login_link_works_once() {
+fn the_life_of_an_account() {
     let folder = Folder::new();
-    let server = Server::demo_in(folder.path(), &[]);
-    let output = support::cli(&[
-        "login-link",
-        "--data",
-        server.data.to_str().unwrap(),
-        "--user",
-        "amara.okafor",
-    ]);
-    assert!(output.status.success(), "{}", support::said(&output));
-    let text = support::said(&output);
-    // A code alone, or a link that ends in it.
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let id = server.client().create(&patient("Not", "Yet"));
+    let mut admin = Browser::sign_in(&server, "priya.raman");
+    let mut officer = Browser::sign_in(&server, "dariusz.wojcik");
+    let invite = "act=invite&id=new.nurse&display=New+Nurse&role=nurse&about=&email=";
+    let page = admin.submit("/users", invite).expect(200).text();
+    assert!(
+        page.contains("Somebody else gives its owner the activation code."),
+        "{page}"
+    );
+    // Whoever asked cannot release.
+    let page = admin.submit("/users", "act=release&id=new.nurse");
+    assert!(
+        page.status == 400 && page.text().contains("second person"),
+        "{}",
+        page.text()
+    );
+    let code = shown_code(&officer.submit("/users", "act=release&id=new.nurse").expect(200).text());
+    assert!(code.len() >= 40, "{code}");
+
+    // The code opens an enrolment, once, and nothing of a patient.
+    let mut nurse = Browser::new(&server);
+    let page = nurse
+        .send("POST", "/sign-in", &format!("code={code}"))
+        .expect(200)
+        .text();
+    assert!(page.contains("Choose how you sign in"), "{page}");
+    assert!(
+        Browser::new(&server)
+            .send("POST", "/sign-in", &format!("code={code}"))
+            .status
+            >= 400
+    );
+    for path in [
+        format!("/patients/{id}"),
+        format!("/patients/{id}/access"),
+        "/status".into(),
+        "/users".into(),
+    ] {
+        let answer = nurse.get(&path);
+        assert!(
+            answer.status >= 400 && !answer.text().contains("Yet"),
+            "{path}: {}",
+            answer.status
+        );
+    }
+    let found = nurse.submit("/find", "name=Yet&birth_date=&identifier=");
+    assert!(!found.text().contains("<bdi>Not"), "{}", found.text());
+
+    // A weak password is refused with its reason, a good one is not enough.
+    let set = |word: &str| format!("act=password&password={0}&again={0}", encoded(word));
+    let refused = nurse.submit("/security", &set("Password1!"));
+    assert!(refused.status == 400 && refused.text().contains("people use most"));
+    let password = "quietly the herons leave";
+    assert!(
+        nurse
+            .submit("/security", &set(password))
+            .expect(200)
+            .text()
+            .contains("trong")
+    );
+    let sign_in = format!("user=new.nurse&password={}", encoded(password));
+    assert_eq!(Browser::new(&server).send("POST", "/sign-in", &sign_in).status, 401);
+    let page = nurse.submit("/security", "act=app").expect(200).text();
+    assert!(page.contains("<svg class=\"qr\""));
+    let first = app_code(&page);
+    let done = nurse
+        .submit("/security", &format!("act=app-code&name=Phone&code={first}"))
+        .expect(200)
+        .text();
+    assert!(done.contains("This is enough to sign in with.") && done.contains("Phone"));
+    let recovery = shown_code(&nurse.submit("/security", "act=recovery").expect(200).text());
+    nurse.submit("/security", "act=nonsense");
+    let token = hidden(&nurse.get("/security").text(), "csrf");
+    nurse.send("POST", "/sign-out", &format!("csrf={token}"));
+
+    // The code that proved the app is used up; a recovery code stands in.
+    let mut nurse = Browser::new(&server);
+    nurse.send("POST", "/sign-in", &sign_in).expect(200);
+    assert_eq!(
+        nurse.send("POST", "/sign-in/second", &format!("code={first}")).status,
+        401
+    );
+    assert!(!nurse.has_session());
+    nurse
+        .send("POST", "/sign-in/second", &format!("code={recovery}"))
+        .expect(200);
+    assert!(nurse.has_session());
+    assert!(nurse.find("yet").contains("Yet"));
+    // A device that signed in is known; the session's id is new at each proof.
+    assert!(nurse.cookies.iter().any(|(n, _)| n == "keepwell-device"));
+    let before = nurse.cookie();
+    nurse
+        .submit("/confirm", &format!("to=security&password={}", encoded(password)))
+        .expect(200);
+    assert_ne!(nurse.cookie(), before);
+    let mut stale = Browser::new(&server);
+    stale.cookies = vec![];
+    let answer = stale.client.send(
+        "GET",
+        "/security",
+        &[("Host", &stale.host.clone()), ("Cookie", &before)],
+        None,
+    );
+    assert_eq!(answer.status, 303, "the old secret opens nothing");
+
+    // The officer sees and ends the session; the account's end is tried below with requests under way.
+    assert!(officer.get("/users").expect(200).text().contains("signed in: 1"));
+    officer.submit("/users", "act=sign-out&id=new.nurse").expect(200);
+    let answer = nurse.client.send(
+        "GET",
+        "/find",
+        &[("Host", &nurse.host.clone()), ("Cookie", &nurse.cookie())],
+        None,
+    );
+    assert_eq!(answer.status, 303);
+    admin.submit("/users", "act=suspend&id=new.nurse").expect(200);
+    assert_eq!(Browser::new(&server).send("POST", "/sign-in", &sign_in).status, 401);
+}
+
+/// Requests stream on three sessions and a token while the account ends: whatever is sent after the answer to that is
+/// refused (IAM-11).
+#[test]
+fn an_end_reaches_every_session_and_token() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let mut first = Browser::sign_in(&server, "tomas.echeverria");
+    let page = first.submit("/security", "act=recovery").expect(200).text();
+    let codes = page
+        .split("<li><code>")
+        .skip(1)
+        .filter_map(|rest| rest.split('<').next());
+    let codes: Vec<String> = codes.map(str::to_owned).collect();
+    let (password, _) = login(&Browser::new(&server).get("/sign-in").text(), "tomas.echeverria");
+    let mut sessions = vec![first];
+    for code in codes.iter().take(2) {
+        let mut browser = Browser::new(&server);
+        let form = format!("user=tomas.echeverria&password={}", encoded(&password));
+        browser.send("POST", "/sign-in", &form).expect(200);
+        browser
+            .send("POST", "/sign-in/second", &format!("code={code}"))
+            .expect(200);
+        sessions.push(browser);
+    }
+    let token = server.issue(&["--role", "nurse", "--user", "tomas.echeverria", "--ttl", "1h"]);
+    let mut admin = Browser::sign_in(&server, "priya.raman");
+    let listed = sessions[0].get("/security").expect(200).text();
+    assert_eq!(
+        listed.matches("value=\"end-session\"").count(),
+        2,
+        "the other two are listed"
+    );
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let stream = |ask: &mut dyn FnMut() -> u16| {
+        let mut served = 0;
+        loop {
+            let after = ended.load(std::sync::atomic::Ordering::SeqCst);
+            let status = ask();
+            if status != 200 {
+                assert!(matches!(status, 303 | 401), "{status}");
+                return served;
+            }
+            assert!(!after, "served after the end");
+            served += 1;
+        }
+    };
+    std::thread::scope(|threads| {
+        let stream = &stream;
+        let mut streams = Vec::new();
+        for mut browser in sessions {
+            streams.push(threads.spawn(move || {
+                let (host, cookie) = (browser.host.clone(), browser.cookie());
+                let headers = [("Host", host.as_str()), ("Cookie", cookie.as_str())];
+                stream(&mut || browser.client.send("GET", "/find", &headers, None).status)
+            }));
+        }
+        let mut client = server.client_with(&token);
+        streams.push(threads.spawn(move || stream(&mut || client.get("/fhir/Patient?_count=1").status)));
+        admin.submit("/users", "act=end&id=tomas.echeverria").expect(200);
+        ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        for stream in streams {
+            assert!(stream.join().expect("no request was served after the end") > 0);
+        }
+    });
+}
+
+#[test]
+fn a_login_link_activates_a_new_account_and_waits_for_a_second_person_otherwise() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let link = |user: &str| {
+        let output = support::cli(&["login-link", "--data", server.data.to_str().unwrap(), "--user", user]);
+        assert!(output.status.success(), "{}", support::said(&output));
+        support::said(&output)
+    };
+    let text = link("amara.okafor");
+    assert!(text.contains("another administrator or the security officer"), "{text}");
+    assert!(!text.contains("sign-in#"), "{text}");
+    let mut admin = Browser::sign_in(&server, "priya.raman");
+    admin
+        .submit("/users", "act=invite&id=new.nurse&display=New&role=nurse&about=&email=")
+        .expect(200);
+    let text = link("new.nurse");
     let code = text
         .split_whitespace()
-        .map(|word| word.rsplit(['#', '=', '/']).next().unwrap_or_default())
-        .find(|word| word.len() >= 40)
-        .unwrap_or_else(|| panic!("a code: {text}"));
+        .find_map(|word| word.split("/sign-in#").nth(1))
+        .unwrap_or_else(|| panic!("a link: {text}"));
     let mut first = Browser::new(&server);
     first.send("POST", "/sign-in", &format!("code={code}")).expect(200);
-    assert!(!first.cookie.is_empty(), "signed in");
-    first.get("/find").expect(200);
+    assert!(first.has_session(), "an enrolment");
     let mut second = Browser::new(&server);
     let answer = second.send("POST", "/sign-in", &format!("code={code}"));
     assert!(
-        second.cookie.is_empty() || answer.status >= 400,
+        !second.has_session() && answer.status == 401,
         "a used code: {}",
         answer.status
     );

@@ -127,6 +127,75 @@ impl PurposeOfUse {
     }
 }
 
+/// How sure the server is that the actor is who they say (NIST SP 800-63B): ordered, so that a rule can ask for at least
+/// one. The number is what policies compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Assurance {
+    /// Nothing was proven that counts as a factor.
+    #[default]
+    None = 0,
+    /// One factor.
+    OneFactor = 1,
+    /// Two factors. Jobs and tokens made at the machine count as this: who can start them holds the machine and its
+    /// keyring.
+    TwoFactors = 2,
+    /// Two factors of which one cannot be passed on to another site: a passkey with user verification.
+    PhishingResistant = 3,
+}
+
+impl Assurance {
+    /// All of them, weakest first.
+    pub const ALL: [Assurance; 4] = [
+        Assurance::None,
+        Assurance::OneFactor,
+        Assurance::TwoFactors,
+        Assurance::PhishingResistant,
+    ];
+
+    /// The name used in cases and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Assurance::None => "none",
+            Assurance::OneFactor => "one-factor",
+            Assurance::TwoFactors => "two-factors",
+            Assurance::PhishingResistant => "phishing-resistant",
+        }
+    }
+}
+
+/// Where a request comes from, as far as workstations and zones are registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Place {
+    /// Nothing is registered that would tell.
+    #[default]
+    Unknown = 0,
+    /// An enrolled workstation within its zone.
+    Enrolled = 1,
+    /// From outside the zones, with a grant to do so.
+    Remote = 2,
+    /// From outside the zones, without one.
+    Outside = 3,
+}
+
+impl Place {
+    /// All places.
+    pub const ALL: [Place; 4] = [Place::Unknown, Place::Enrolled, Place::Remote, Place::Outside];
+
+    /// The name used in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Unknown => "unknown",
+            Place::Enrolled => "enrolled",
+            Place::Remote => "remote",
+            Place::Outside => "outside",
+        }
+    }
+}
+
 /// How the actor came to the record (`detection.md`): the detector weighs a search by name otherwise than a work list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -243,7 +312,10 @@ pub struct Actor {
     pub role: Role,
     /// For [`Role::Patient`]: the logical id of the own Patient resource.
     pub patient: Option<String>,
-    /// The registered client whose token this is.
+    /// The logical id of the own Practitioner resource: from the account, never from a client. Treatment relationships
+    /// are found by it.
+    pub practitioner: Option<String>,
+    /// The OAuth client that acts for the user or for itself.
     pub client: Option<String>,
     /// Scopes that narrow the role; empty = not narrowed (a signed-in person).
     pub scopes: Vec<Scope>,
@@ -251,8 +323,24 @@ pub struct Actor {
     pub session: String,
     /// When the actor authenticated.
     pub authenticated: Timestamp,
-    /// How: `token`, `login-link`, `demo`, `job`, later `passkey`, `totp`.
+    /// How: `token`, `job`, `activation`, `password+totp`, `password+card`, `password+recovery`, `password+passkey`,
+    /// `passkey`.
     pub method: String,
+    /// When a factor was last proven: at sign-in, or since then where an act asked for it again (step-up).
+    pub reauthenticated: Timestamp,
+    /// How sure the server is of who it is.
+    pub assurance: Assurance,
+}
+
+impl Actor {
+    /// How long the last proof of a factor is good for sensitive acts, in seconds.
+    pub const FRESH_S: i64 = 5 * 60;
+
+    /// Whether a factor was proven within the last five minutes before `now`.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now.0.saturating_sub(self.reauthenticated.0) < Self::FRESH_S * 1000
+    }
 }
 
 /// One request's facts that authorization, audit and detection need (`detection.md`, Event).
@@ -278,6 +366,8 @@ pub struct Context {
     pub reason: String,
     /// The answer is to be printed.
     pub print: bool,
+    /// Where the request comes from.
+    pub place: Place,
     /// The answer leaves in bulk.
     pub export: bool,
     /// When the request arrived.

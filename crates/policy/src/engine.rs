@@ -10,11 +10,11 @@ use cedar_policy::{
     Authorizer, Context, Decision as Verdict, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId,
     PolicySet, RestrictedExpression, Schema, ValidationMode, Validator,
 };
-use keepwell_model::actor::{PurposeOfUse, Role};
+use keepwell_model::actor::{Place, PurposeOfUse, Role};
 use keepwell_model::types::ResourceType;
 
 use crate::classes::Classes;
-use crate::request::{Action, ActionGroup, Grant, Labels, Relation, Request, Target};
+use crate::request::{Action, ActionGroup, Consent, Grant, Labels, Relation, Request, Target};
 use crate::sources::Sources;
 
 /// The answer to a [`Request`].
@@ -290,7 +290,7 @@ fn entities(classes: &Classes, names: &Names, schema: &Schema) -> Result<Entitie
     Entities::from_entities(all, Some(schema)).map_err(|e| LoadError::Schema(e.to_string()))
 }
 
-/// The program's actions, roles, relations, labels and purposes are exactly those of the schema.
+/// The program's actions, roles, relations, labels, purposes, places and consents are exactly those of the schema.
 fn check_actions(names: &Names, schema: &Schema) -> Result<(), LoadError> {
     for (uid, action) in names.actions.iter().zip(Action::ALL) {
         let target = match action.group() {
@@ -300,14 +300,13 @@ fn check_actions(names: &Names, schema: &Schema) -> Result<(), LoadError> {
         for role in Role::ALL {
             for (label, _) in Labels::ALL {
                 for relation in Relation::ALL {
+                    let nth = role as usize + relation as usize;
                     let request = Request {
-                        role,
-                        action: *action,
-                        target,
-                        relation,
                         labels: label,
                         purpose: PurposeOfUse::from_number(1 + (role as u8 % 7)).unwrap_or_default(),
-                        grant: Grant::WHOLE,
+                        place: Place::ALL.get(nth % Place::ALL.len()).copied().unwrap_or_default(),
+                        consent: Consent::ALL.get(nth % Consent::ALL.len()).copied().unwrap_or_default(),
+                        ..Request::plain(role, *action, target, relation)
                     };
                     if names.cedar_request(&request, Some(schema)).is_none() {
                         return Err(LoadError::Schema(format!(
@@ -340,6 +339,8 @@ struct Names {
     relations: Vec<EntityUid>,
     labels: Vec<EntityUid>,
     purposes: Vec<EntityUid>,
+    places: Vec<EntityUid>,
+    consents: Vec<EntityUid>,
 }
 
 impl Names {
@@ -350,6 +351,7 @@ impl Names {
         };
         let (role, action, resource_type) = (kind("Role")?, kind("Action")?, kind("Type")?);
         let (relation, label, purpose) = (kind("Relation")?, kind("Label")?, kind("Purpose")?);
+        let (place, consent) = (kind("Place")?, kind("Consent")?);
         Ok(Self {
             class_type: kind("DataClass")?,
             roles: Role::ALL.iter().map(|r| uid(&role, r.name())).collect(),
@@ -362,6 +364,8 @@ impl Names {
                 .filter_map(PurposeOfUse::from_number)
                 .map(|p| uid(&purpose, p.code()))
                 .collect(),
+            places: Place::ALL.iter().map(|p| uid(&place, p.name())).collect(),
+            consents: Consent::ALL.iter().map(|c| uid(&consent, c.name())).collect(),
             resource_type,
         })
     }
@@ -403,6 +407,15 @@ impl Names {
                 entity(self.purposes.get(request.purpose as usize - 1)?),
             ),
             ("grant".to_owned(), RestrictedExpression::new_record(grants).ok()?),
+            (
+                "assurance".to_owned(),
+                RestrictedExpression::new_long(i64::from(request.assurance as u8)),
+            ),
+            ("place".to_owned(), entity(self.places.get(request.place as usize)?)),
+            (
+                "consent".to_owned(),
+                entity(self.consents.get(request.consent as usize)?),
+            ),
         ])
         .ok()
     }
@@ -423,15 +436,8 @@ mod tests {
     }
 
     fn nurse_reads_observation() -> Request {
-        Request {
-            role: Role::Nurse,
-            action: Action::Read,
-            target: Target::Type(ResourceType::from_name("Observation").unwrap()),
-            relation: Relation::Related,
-            labels: Labels::NONE,
-            purpose: PurposeOfUse::Treatment,
-            grant: Grant::WHOLE,
-        }
+        let observation = Target::Type(ResourceType::from_name("Observation").unwrap());
+        Request::plain(Role::Nurse, Action::Read, observation, Relation::Related)
     }
 
     #[test]
@@ -574,5 +580,12 @@ mod tests {
         let mut sources = Sources::embedded();
         sources.schema = sources.schema.replace("\"psychotherapy\"]", "\"psycho\"]");
         assert!(Engine::from_sources(&sources).is_err());
+
+        for (name, other) in [("\"remote\"", "\"far\""), ("\"permit\"", "\"yes\"")] {
+            let mut sources = Sources::embedded();
+            assert!(sources.schema.contains(name));
+            sources.schema = sources.schema.replace(name, other);
+            assert!(Engine::from_sources(&sources).is_err(), "{name}");
+        }
     }
 }

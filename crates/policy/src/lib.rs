@@ -23,5 +23,5 @@ pub use classes::Classes;
 pub use engine::{Decision, Engine, LoadError, Obligation};
 pub use question::Question;
 pub use report::{CASES, GOLDEN_TABLE, check, explain, run_cases, table};
-pub use request::{Action, ActionGroup, Grant, Labels, Relation, Request, Target};
+pub use request::{Action, ActionGroup, Consent, Grant, Labels, Relation, Request, Target};
 pub use sources::Sources;

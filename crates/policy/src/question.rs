@@ -1,9 +1,9 @@
 //! A question in words: the lines of `policies/cases.txt` and the options of `policy explain`.
 
-use keepwell_model::actor::{PurposeOfUse, Role, Scope};
+use keepwell_model::actor::{Assurance, Place, PurposeOfUse, Role, Scope};
 use keepwell_model::types::ResourceType;
 
-use crate::request::{Action, ActionGroup, Grant, Labels, Relation, Request, Target};
+use crate::request::{Action, ActionGroup, Consent, Grant, Labels, Relation, Request, Target};
 
 /// What is asked, before scopes are weighed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub struct Question {
     pub labels: Labels,
     /// Purpose of use.
     pub purpose: PurposeOfUse,
+    /// How sure the server is of who asks.
+    pub assurance: Assurance,
+    /// Where they ask from.
+    pub place: Place,
+    /// What the patient's consents say.
+    pub consent: Consent,
     /// Scopes of the token; empty = signed in.
     pub scopes: Vec<Scope>,
     /// A job of the installation.
@@ -27,8 +33,8 @@ pub struct Question {
 }
 
 impl Question {
-    /// Reads `ROLE ACTION [TYPE] [RELATION] [label=NAME] [purpose=CODE] [scope=SCOPE] [job]`; label and scope may be
-    /// repeated.
+    /// Reads `ROLE ACTION [TYPE] [RELATION] [label=NAME] [purpose=CODE] [scope=SCOPE] [assurance=NAME] [place=NAME]
+    /// [consent=NAME] [job]`; label and scope may be repeated.
     ///
     /// # Errors
     /// The word that is not understood, and what could stand there.
@@ -49,6 +55,9 @@ impl Question {
             relation: None,
             labels: Labels::NONE,
             purpose: PurposeOfUse::Treatment,
+            assurance: Assurance::TwoFactors,
+            place: Place::Unknown,
+            consent: Consent::None,
             scopes: Vec::new(),
             job: false,
         };
@@ -81,6 +90,12 @@ impl Question {
         } else if let Some(text) = word.strip_prefix("scope=") {
             self.scopes
                 .push(Scope::parse(text).ok_or_else(|| format!("`{text}` is no scope like `user/Patient.rs`"))?);
+        } else if let Some(name) = word.strip_prefix("assurance=") {
+            self.assurance = named(name, &Assurance::ALL, Assurance::name)?;
+        } else if let Some(name) = word.strip_prefix("place=") {
+            self.place = named(name, &Place::ALL, Place::name)?;
+        } else if let Some(name) = word.strip_prefix("consent=") {
+            self.consent = named(name, &Consent::ALL, Consent::name)?;
         } else if word == "job" {
             self.job = true;
         } else if let Some(relation) = Relation::from_name(word) {
@@ -89,7 +104,8 @@ impl Question {
             self.target = Target::Type(t);
         } else {
             return Err(format!(
-                "`{word}` is neither a resource type nor a relation, label=, purpose=, scope= or job"
+                "`{word}` is neither a resource type nor a relation, label=, purpose=, scope=, assurance=, place=, consent= or \
+                 job"
             ));
         }
         Ok(())
@@ -99,13 +115,13 @@ impl Question {
     #[must_use]
     pub fn request(&self, relation: Relation) -> Request {
         Request {
-            role: self.role,
-            action: self.action,
-            target: self.target,
-            relation,
             labels: self.labels,
             purpose: self.purpose,
             grant: Grant::from_scopes(self.role, self.job, &self.scopes, self.action, self.target),
+            assurance: self.assurance,
+            place: self.place,
+            consent: self.consent,
+            ..Request::plain(self.role, self.action, self.target, relation)
         }
     }
 
@@ -118,4 +134,12 @@ impl Question {
             (None, Target::Type(_)) => Relation::ALL.to_vec(),
         }
     }
+}
+
+/// The one of `all` with that name.
+fn named<T: Copy>(name: &str, all: &[T], name_of: impl Fn(T) -> &'static str) -> Result<T, String> {
+    all.iter().copied().find(|one| name_of(*one) == name).ok_or_else(|| {
+        let known: Vec<_> = all.iter().copied().map(&name_of).collect();
+        format!("`{name}` is none of {}", known.join(", "))
+    })
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use keepwell_model::actor::{PurposeOfUse, Role};
+use keepwell_model::actor::Role;
 use keepwell_model::types::ResourceType;
 
 use crate::engine::Engine;
@@ -55,7 +55,9 @@ const HEAD: &str = "\
 #
 # A cell lists the relations to the patient for which the act is permitted:
 #   o  own        in the compartment of the patient whom the session or token names
-#   r  related    a patient with a treatment or working relationship
+#   r  related    a patient with a treatment or working relationship, or a stated reason on record
+#   p  plausible  a patient of the own units, or formerly treated, before a reason is stated
+#   e  emergency  a patient without a relationship, under an emergency access that is running
 #   u  unrelated  a patient without one
 #   n  no patient
 #   .  never
@@ -155,7 +157,6 @@ fn class_rows(out: &mut String, engine: &Engine, columns: &[Column], actions: &[
 }
 
 fn cells(engine: &Engine, columns: &[Column], action: Action, target: Target, labels: Labels) -> Vec<String> {
-    let purpose = PurposeOfUse::Treatment;
     columns
         .iter()
         .map(|column| {
@@ -163,17 +164,12 @@ fn cells(engine: &Engine, columns: &[Column], action: Action, target: Target, la
                 .into_iter()
                 .filter(|relation| {
                     let (role, grant, relation) = (column.role, column.grant, *relation);
-                    engine
-                        .decide(&Request {
-                            role,
-                            action,
-                            target,
-                            relation,
-                            labels,
-                            purpose,
-                            grant,
-                        })
-                        .permit
+                    let request = Request {
+                        labels,
+                        grant,
+                        ..Request::plain(role, action, target, relation)
+                    };
+                    engine.decide(&request).permit
                 })
                 .filter_map(|r| r.name().chars().next())
                 .collect();

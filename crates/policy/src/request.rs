@@ -3,7 +3,7 @@
 //!
 //! A [`Request`] is small, `Copy` and `Hash`: `record` uses it as the key of its decision cache.
 
-use keepwell_model::actor::{Actor, Interactions, PurposeOfUse, Role, Scope, ScopeContext};
+use keepwell_model::actor::{Actor, Assurance, Interactions, Place, PurposeOfUse, Role, Scope, ScopeContext};
 use keepwell_model::types::ResourceType;
 
 /// One question to the policy engine.
@@ -23,6 +23,12 @@ pub struct Request {
     pub purpose: PurposeOfUse,
     /// What the token's scopes leave of the role.
     pub grant: Grant,
+    /// How sure the server is of who asks.
+    pub assurance: Assurance,
+    /// Where they ask from.
+    pub place: Place,
+    /// What the patient's consents say.
+    pub consent: Consent,
 }
 
 impl Request {
@@ -35,15 +41,60 @@ impl Request {
         relation: Relation,
         labels: Labels,
         purpose: PurposeOfUse,
+        place: Place,
     ) -> Self {
         Self {
-            role: actor.role,
-            action,
-            target,
-            relation,
             labels,
             purpose,
             grant: Grant::of(actor, action, target),
+            assurance: actor.assurance,
+            place,
+            ..Self::plain(actor.role, action, target, relation)
+        }
+    }
+
+    /// A question with nothing special about it: signed in with two factors, no label, no consent, for treatment. What
+    /// differs is set by the asker.
+    #[must_use]
+    pub fn plain(role: Role, action: Action, target: Target, relation: Relation) -> Self {
+        Self {
+            role,
+            action,
+            target,
+            relation,
+            labels: Labels::NONE,
+            purpose: PurposeOfUse::Treatment,
+            grant: Grant::WHOLE,
+            assurance: Assurance::TwoFactors,
+            place: Place::Unknown,
+            consent: Consent::None,
+        }
+    }
+}
+
+/// What the consents of the patient say about one question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Consent {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is permitted.
+    Permit,
+    /// It is denied.
+    Deny,
+}
+
+impl Consent {
+    /// All answers.
+    pub const ALL: [Consent; 3] = [Consent::None, Consent::Permit, Consent::Deny];
+
+    /// The name used in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Consent::None => "none",
+            Consent::Permit => "permit",
+            Consent::Deny => "deny",
         }
     }
 }
@@ -123,6 +174,8 @@ actions! {
     Transaction = "transaction", System;
     /// List and end one's own sessions, revoke one's own token.
     OwnSession = "own-session", System;
+    /// See, enrol and remove what one signs in with oneself.
+    OwnAuthenticators = "own-authenticators", System;
     /// Bulk loading into the record.
     Import = "import", System;
     /// Make a backup.
@@ -147,8 +200,10 @@ actions! {
     AccountRead = "account-read", System;
     /// Make, change and end accounts of the workforce.
     AccountManage = "account-manage", System;
-    /// Issue a one-time sign-in link for an account.
+    /// Issue an activation code for an account alone.
     LoginLinkIssue = "login-link-issue", System;
+    /// Release the activation code of an account, as the second person.
+    ActivationRelease = "activation-release", System;
     /// List and end the sessions of others.
     SessionManage = "session-manage", System;
     /// Issue a token of role administrator.
@@ -214,8 +269,13 @@ pub enum Target {
 pub enum Relation {
     /// In the compartment of the patient the token or session names.
     Own,
-    /// Of a patient with whom a treatment or working relationship exists.
+    /// Of a patient with whom a treatment or working relationship is on record, or a stated reason.
     Related,
+    /// Of a patient with whom there may well be one: of the own units, or formerly treated. A stated reason makes it
+    /// [`Relation::Related`].
+    Plausible,
+    /// Of a patient without one, under an emergency access that is running.
+    Emergency,
     /// Of a patient without one.
     Unrelated,
     /// About no patient: reference data, the directory.
@@ -224,9 +284,11 @@ pub enum Relation {
 
 impl Relation {
     /// All relations.
-    pub const ALL: [Relation; 4] = [
+    pub const ALL: [Relation; 6] = [
         Relation::Own,
         Relation::Related,
+        Relation::Plausible,
+        Relation::Emergency,
         Relation::Unrelated,
         Relation::NoPatient,
     ];
@@ -237,6 +299,8 @@ impl Relation {
         match self {
             Relation::Own => "own",
             Relation::Related => "related",
+            Relation::Plausible => "plausible",
+            Relation::Emergency => "emergency",
             Relation::Unrelated => "unrelated",
             Relation::NoPatient => "no-patient",
         }

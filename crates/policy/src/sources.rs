@@ -23,6 +23,7 @@ impl Sources {
     pub fn embedded() -> Self {
         let files = cedar_files![
             "administrator.cedar",
+            "assurance.cedar",
             "billing.cedar",
             "everyone.cedar",
             "front-desk.cedar",

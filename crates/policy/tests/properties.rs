@@ -1,9 +1,9 @@
 //! Properties of the policies as a whole: what no change may break.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use keepwell_model::actor::{PurposeOfUse, Role};
+use keepwell_model::actor::{Assurance, Place, PurposeOfUse, Role};
 use keepwell_model::types::ResourceType;
-use keepwell_policy::{Action, ActionGroup, Engine, Grant, Labels, Relation, Request, Sources, Target};
+use keepwell_policy::{Action, ActionGroup, Consent, Engine, Grant, Labels, Relation, Request, Sources, Target};
 use proptest::prelude::*;
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -23,19 +23,27 @@ fn any_request() -> impl Strategy<Value = Request> {
         0_u16..8,
         1_u8..8,
         prop::sample::select(grants.to_vec()),
+        prop::sample::select(&Assurance::ALL[..]),
+        prop::sample::select(&Place::ALL[..]),
+        prop::sample::select(&Consent::ALL[..]),
     )
-        .prop_map(|(role, action, t, relation, labels, purpose, grant)| Request {
-            role,
-            action,
-            target: match action.group() {
-                ActionGroup::System => Target::Installation,
-                _ => Target::Type(ResourceType::from_code(t).unwrap()),
+        .prop_map(
+            |(role, action, t, relation, labels, purpose, grant, assurance, place, consent)| Request {
+                role,
+                action,
+                target: match action.group() {
+                    ActionGroup::System => Target::Installation,
+                    _ => Target::Type(ResourceType::from_code(t).unwrap()),
+                },
+                relation,
+                labels: Labels(labels),
+                purpose: PurposeOfUse::from_number(purpose).unwrap(),
+                grant,
+                assurance,
+                place,
+                consent,
             },
-            relation,
-            labels: Labels(labels),
-            purpose: PurposeOfUse::from_number(purpose).unwrap(),
-            grant,
-        })
+        )
 }
 
 /// A forbid that the schema accepts: some scope, some condition.
@@ -101,6 +109,20 @@ proptest! {
     }
 
     #[test]
+    fn less_than_two_factors_reach_nothing(requests in prop::collection::vec(any_request(), 200)) {
+        let engine = Engine::load().unwrap();
+        for request in requests.into_iter().filter(|r| r.assurance < Assurance::TwoFactors) {
+            let opens_the_way = matches!(
+                request.action,
+                Action::OwnAuthenticators | Action::OwnSession | Action::Capabilities | Action::Validate | Action::Transaction
+            );
+            prop_assert!(opens_the_way || !engine.decide(&request).permit, "{request:?}");
+            let sure = engine.decide(&Request { assurance: Assurance::TwoFactors, ..request });
+            prop_assert!(sure.permit || !engine.decide(&request).permit, "more assurance never takes away: {request:?}");
+        }
+    }
+
+    #[test]
     fn obligations_come_with_permits_only(requests in prop::collection::vec(any_request(), 200)) {
         let engine = Engine::load().unwrap();
         for request in requests {
@@ -124,15 +146,10 @@ fn administrators_and_security_officers_reach_no_patient() {
     for role in [Role::Administrator, Role::SecurityOfficer] {
         for action in Action::ALL.iter().filter(|a| a.group() != ActionGroup::System) {
             for t in ResourceType::all() {
-                for relation in [Relation::Own, Relation::Related, Relation::Unrelated] {
+                for relation in Relation::ALL.into_iter().filter(|r| *r != Relation::NoPatient) {
                     let request = Request {
-                        role,
-                        action: *action,
-                        target: Target::Type(t),
-                        relation,
-                        labels: Labels::NONE,
                         purpose: PurposeOfUse::SystemAdministration,
-                        grant: Grant::WHOLE,
+                        ..Request::plain(role, *action, Target::Type(t), relation)
                     };
                     assert!(!engine.decide(&request).permit, "{request:?}");
                 }
@@ -149,13 +166,13 @@ fn a_decision_takes_microseconds() {
     let mut times: Vec<u128> = (0..4000_u16)
         .map(|n| {
             let request = Request {
-                role: Role::ALL[usize::from(n) % 10],
-                action: Action::ALL[usize::from(n) % 12],
-                target: Target::Type(ResourceType::from_code(n % 146).unwrap()),
-                relation: Relation::ALL[usize::from(n) % 4],
                 labels: Labels(n % 8),
-                purpose: PurposeOfUse::Treatment,
-                grant: Grant::WHOLE,
+                ..Request::plain(
+                    Role::ALL[usize::from(n) % 10],
+                    Action::ALL[usize::from(n) % 12],
+                    Target::Type(ResourceType::from_code(n % 146).unwrap()),
+                    Relation::ALL[usize::from(n) % 6],
+                )
             };
             let start = std::time::Instant::now();
             std::hint::black_box(engine.decide(&request));

@@ -121,7 +121,7 @@ impl Door {
 
     pub(crate) fn permit(&self, ctx: &Context, action: Action) -> Permit {
         let homes: Arc<dyn HomeLookup> = Arc::clone(&self.records) as Arc<dyn HomeLookup>;
-        Permit::new(&self.gate, &ctx.actor, action, ctx.purpose, homes)
+        Permit::new(&self.gate, ctx, action, homes)
     }
 
     pub(crate) fn decide(
@@ -132,8 +132,15 @@ impl Door {
         relation: Relation,
         labels: Labels,
     ) -> Arc<Decision> {
-        self.gate
-            .decide(&Request::new(&ctx.actor, action, target, relation, labels, ctx.purpose))
+        self.gate.decide(&Request::new(
+            &ctx.actor,
+            action,
+            target,
+            relation,
+            labels,
+            ctx.purpose,
+            ctx.place,
+        ))
     }
 
     /// How the actor stands to a home that may not have a slot yet.
@@ -153,7 +160,7 @@ impl Door {
 
     /// The first gate: refuses with 403 what the role may do for no patient at all.
     pub(crate) async fn gate_type(&self, ctx: &Context, action: Action, t: ResourceType) -> Result<(), Refusal> {
-        let d = self.gate.any_relation(&ctx.actor, action, Target::Type(t), ctx.purpose);
+        let d = self.gate.any_relation(ctx, action, Target::Type(t));
         if d.permit {
             return Ok(());
         }

@@ -264,6 +264,8 @@ const ACTIONS: &[(u8, Action)] = &[
     (37, Action::ConfigRead),
     (38, Action::ConfigWrite),
     (39, Action::Status),
+    (40, Action::OwnAuthenticators),
+    (41, Action::ActivationRelease),
     (50, Action::ClientRead),
     (51, Action::ClientRegister),
     (52, Action::ClientEnd),
@@ -374,7 +376,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keepwell_model::actor::Actor;
+    use keepwell_model::actor::{Actor, Assurance, Place};
     use std::sync::Arc;
 
     #[test]
@@ -395,11 +397,14 @@ mod tests {
                 display: "Dr. Ada Moss".into(),
                 role: Role::Physician,
                 patient: None,
+                practitioner: None,
                 client: None,
                 scopes: vec![],
                 session: "c2Vzc2lvbi1pZC0x".into(),
                 authenticated: Timestamp(1_000),
                 method: "token".into(),
+                reauthenticated: Timestamp(1_000),
+                assurance: Assurance::TwoFactors,
             }),
             purpose: PurposeOfUse::Treatment,
             entry: EntryPath::Api,
@@ -410,6 +415,7 @@ mod tests {
             roster: String::new(),
             reason: String::new(),
             print: true,
+            place: Place::Unknown,
             export: false,
             at: Timestamp(61_000),
         };

@@ -1,4 +1,4 @@
-//! Own documents: accounts, revocations, login links. Sealed, logged and backed up like any resource, never served
+//! Own documents: accounts, what they sign in with, invitations, revocations. Sealed, logged and backed up like any resource, never served
 //! under `/fhir`.
 
 use crate::answer::Refusal;
@@ -13,10 +13,14 @@ use keepwell_policy::Action;
 /// The kinds of own documents; numbers stand on disk and are never used again.
 const KINDS: &[(u16, &str)] = &[
     (OWN, "account"),
+    // Sign-in links of 0.1; activation codes replace them.
     (OWN + 1, "login-link"),
     (OWN + 2, "token-revocation"),
     (OWN + 3, "setting"),
     (OWN + 4, "import-progress"),
+    (OWN + 5, "authenticators"),
+    (OWN + 6, "invitation"),
+    (OWN + 7, "activation"),
     (OWN + 20, "client"),
     (OWN + 21, "client-assertions"),
 ];

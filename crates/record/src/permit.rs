@@ -4,7 +4,7 @@
 use crate::follower::Homes;
 use hashbrown::HashMap;
 use keepwell_ledger::Wait;
-use keepwell_model::actor::{Actor, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Context, Place, PurposeOfUse, Role};
 use keepwell_policy::{Action, Decision, Engine, Labels, Obligation, Relation, Request, Target};
 use keepwell_search::index::{RowFacts, Version};
 use parking_lot::RwLock;
@@ -47,25 +47,23 @@ impl Gate {
 
     /// Whether `action` on `target` can be allowed for some patient: the first gate of a search or history.
     #[must_use]
-    pub fn any_relation(&self, actor: &Actor, action: Action, target: Target, purpose: PurposeOfUse) -> Arc<Decision> {
-        let mut last = None;
-        for relation in Relation::ALL {
-            let d = self.decide(&Request::new(actor, action, target, relation, Labels::NONE, purpose));
-            if d.permit {
-                return d;
-            }
-            last = Some(d);
-        }
-        last.unwrap_or_else(|| {
+    pub fn any_relation(&self, ctx: &Context, action: Action, target: Target) -> Arc<Decision> {
+        let ask = |relation| {
             self.decide(&Request::new(
-                actor,
+                &ctx.actor,
                 action,
                 target,
-                Relation::Unrelated,
+                relation,
                 Labels::NONE,
-                purpose,
+                ctx.purpose,
+                ctx.place,
             ))
-        })
+        };
+        Relation::ALL
+            .into_iter()
+            .map(ask)
+            .find(|d| d.permit)
+            .unwrap_or_else(|| ask(Relation::Unrelated))
     }
 }
 
@@ -101,6 +99,7 @@ pub struct Permit {
     actor: Arc<Actor>,
     action: Action,
     purpose: PurposeOfUse,
+    place: Place,
     homes: Arc<dyn HomeLookup>,
 }
 
@@ -140,18 +139,13 @@ pub(crate) fn stranger(actor: &Actor) -> Relation {
 }
 
 impl Permit {
-    pub(crate) fn new(
-        gate: &Arc<Gate>,
-        actor: &Arc<Actor>,
-        action: Action,
-        purpose: PurposeOfUse,
-        homes: Arc<dyn HomeLookup>,
-    ) -> Self {
+    pub(crate) fn new(gate: &Arc<Gate>, ctx: &Context, action: Action, homes: Arc<dyn HomeLookup>) -> Self {
         Self {
             gate: Arc::clone(gate),
-            actor: Arc::clone(actor),
+            actor: Arc::clone(&ctx.actor),
             action,
-            purpose,
+            purpose: ctx.purpose,
+            place: ctx.place,
             homes,
         }
     }
@@ -189,6 +183,7 @@ impl Permit {
             relation,
             Labels(row.labels),
             self.purpose,
+            self.place,
         );
         self.gate.decide(&request)
     }

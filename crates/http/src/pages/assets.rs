@@ -1,16 +1,19 @@
-//! The style sheet, the small script and the icon: embedded; they hold nothing about anybody and may be cached.
+//! The style sheet, the small scripts and the icon: embedded; they hold nothing about anybody and may be cached.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 const CSS: &str = include_str!("../../assets/keepwell.css");
 const SCRIPT: &str = include_str!("../../assets/keepwell.js");
+const PASSKEY: &str = include_str!("../../assets/passkey.js");
 const ICON: &str = include_str!("../../assets/icon.svg");
 
 /// Address of the style sheet.
 pub const CSS_URL: &str = "/assets/keepwell.css";
 /// Address of the script.
 pub const SCRIPT_URL: &str = "/assets/keepwell.js";
+/// Address of the script that asks the browser for a passkey.
+pub const PASSKEY_URL: &str = "/assets/passkey.js";
 /// Address of the icon.
 pub const ICON_URL: &str = "/assets/icon.svg";
 
@@ -20,6 +23,7 @@ pub fn asset(name: &str) -> Option<Response> {
     let (kind, text) = match name {
         "keepwell.css" => ("text/css; charset=utf-8", CSS),
         "keepwell.js" => ("text/javascript; charset=utf-8", SCRIPT),
+        "passkey.js" => ("text/javascript; charset=utf-8", PASSKEY),
         "icon.svg" => ("image/svg+xml", ICON),
         _ => return None,
     };

@@ -4,6 +4,7 @@
 //! signed-in person; the implementation goes through `record`, which authorizes, and logs before anything comes back.
 
 use axum::http::request::Parts;
+use keepwell_identity::{Enrolled, Offers};
 use keepwell_model::actor::{Actor, Context, Role};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -27,9 +28,33 @@ pub trait Backend: Send + Sync + 'static {
     /// The session of a `Cookie` header, kept alive by this request; `None` when it ended or never was.
     fn session(&self, cookies: &str, seen: &Seen) -> impl Future<Output = Option<Session>> + Send;
 
-    /// Signs in and returns the whole `Set-Cookie` value of the new session. Any session of `cookies` ends: the id is
-    /// new at each sign-in. Wrong, used and expired codes are all [`Refusal::SignIn`].
-    fn sign_in(&self, how: SignIn, cookies: &str, seen: &Seen) -> impl Future<Output = Result<String, Refusal>> + Send;
+    /// Takes one step of a sign-in. When that opens a session, any session of `cookies` ends: the id is new at each
+    /// sign-in. Whatever is wrong, unknown, used or expired is one and the same [`Refusal::SignIn`]; a wrong second
+    /// factor is [`Refusal::SecondFactor`].
+    fn sign_in(&self, how: SignIn, cookies: &str, seen: &Seen) -> impl Future<Output = Result<Step, Refusal>> + Send;
+
+    /// What the second step of the sign-in under way can be done with; `None` where none is.
+    fn second_step(&self, cookies: &str) -> Option<Offers>;
+
+    /// The demo's logins with their codes of the moment; empty outside the demo.
+    fn logins(&self) -> Vec<DemoLogin>;
+
+    /// What the signed-in person has enrolled, and the open sessions.
+    fn security(&self, ctx: &Context) -> impl Future<Output = Result<Security, Refusal>> + Send;
+
+    /// Changes something of that, or proves a factor again.
+    fn secure(
+        &self,
+        ctx: &Context,
+        act: SecurityAct,
+        cookies: &str,
+    ) -> impl Future<Output = Result<Secured, Refusal>> + Send;
+
+    /// The accounts, for whoever keeps them.
+    fn users(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Member>, Refusal>> + Send;
+
+    /// Changes an account.
+    fn manage(&self, ctx: &Context, act: UserAct) -> impl Future<Output = Result<Managed, Refusal>> + Send;
 
     /// Ends the session at the server, durably, and returns the `Set-Cookie` value that clears the cookie.
     fn sign_out(&self, session: &Session, seen: &Seen) -> impl Future<Output = String> + Send;
@@ -83,15 +108,17 @@ pub struct Site {
     pub secure: bool,
     /// The demo clinic: the footer says so.
     pub demo: bool,
-    /// Logins offered on the sign-in page; empty outside the demo.
-    pub logins: Vec<DemoLogin>,
 }
 
 /// A login that the demo's sign-in page offers.
 #[derive(Clone, Debug)]
 pub struct DemoLogin {
-    /// Account id, sent back as [`SignIn::Demo`].
+    /// Account id.
     pub user: String,
+    /// The password: the demo has no secrets.
+    pub password: String,
+    /// The code its app shows now.
+    pub code: String,
     /// Name shown.
     pub display: String,
     /// Role.
@@ -143,13 +170,192 @@ pub struct Session {
     pub csrf: String,
 }
 
-/// How somebody signs in.
+/// A step of a sign-in.
 #[derive(Clone)]
 pub enum SignIn {
-    /// A one-time code of `keepwell login-link`.
+    /// Name and password.
+    Password {
+        /// The account id as typed.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// A one-time code as second factor.
     Code(String),
-    /// A login of the demo list.
-    Demo(String),
+    /// A passkey is to be asked for.
+    AskPasskey,
+    /// What the passkey answered, as JSON.
+    Passkey(String),
+    /// An activation code: it opens an enrolment.
+    Activation(String),
+}
+
+/// What a step of a sign-in leads to.
+#[derive(Clone, Default)]
+pub struct Step {
+    /// Whole `Set-Cookie` values.
+    pub cookies: Vec<String>,
+    /// Where it goes on.
+    pub next: Next,
+}
+
+/// Where a sign-in goes on.
+#[derive(Clone, Default)]
+pub enum Next {
+    /// A session is open: the start page.
+    #[default]
+    Start,
+    /// The second factor.
+    Second,
+    /// The browser is to ask for a passkey; what `navigator.credentials.get` takes, as JSON.
+    Passkey(String),
+}
+
+/// What the page of one's own security shows.
+#[derive(Clone, Debug, Default)]
+pub struct Security {
+    /// Authenticators.
+    pub enrolled: Enrolled,
+    /// Open sessions, longest open first.
+    pub sessions: Vec<SessionLine>,
+    /// This session may enrol and nothing else.
+    pub enrolling: bool,
+}
+
+/// An open session in a list.
+#[derive(Clone, Debug)]
+pub struct SessionLine {
+    /// Public id.
+    pub id: String,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// The person's last request.
+    pub active: Timestamp,
+    /// Source address.
+    pub network: String,
+    /// It is this one.
+    pub here: bool,
+}
+
+/// A change of one's own authenticators or sessions, or a factor proven again.
+#[derive(Clone)]
+pub enum SecurityAct {
+    /// Set the password.
+    Password(String),
+    /// Begin to enrol an authenticator app.
+    App,
+    /// The app's first code.
+    AppCode {
+        /// What to call it.
+        name: String,
+        /// The code.
+        code: String,
+    },
+    /// Begin to enrol a passkey.
+    Passkey,
+    /// The new passkey.
+    PasskeyMade {
+        /// What to call it.
+        name: String,
+        /// The browser's response as JSON.
+        response: String,
+    },
+    /// Remove an app or passkey.
+    Remove(String),
+    /// Make recovery codes.
+    Recovery,
+    /// Forget known devices.
+    Forget,
+    /// End a session.
+    EndSession(String),
+    /// Prove the password again.
+    ConfirmPassword(String),
+    /// Prove a one-time code.
+    ConfirmCode(String),
+    /// Ask for a passkey, to prove it again.
+    AskPasskey,
+    /// What it answered.
+    ConfirmPasskey(String),
+}
+
+/// What came of a [`SecurityAct`].
+pub enum Secured {
+    /// It is done; a sentence about it.
+    Done(&'static str),
+    /// An authenticator app to be set up.
+    App(keepwell_identity::NewApp),
+    /// The browser is to make or use a passkey; options as JSON and whole `Set-Cookie` values.
+    Passkey(String, Vec<String>),
+    /// Codes to be shown once.
+    Codes(Vec<String>),
+    /// The session goes on under a new secret; whole `Set-Cookie` values.
+    Renewed(Vec<String>),
+}
+
+/// An account in a list.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub display: String,
+    /// Role in words.
+    pub role: &'static str,
+    /// State in words.
+    pub state: &'static str,
+    /// Open sessions, for those who may see them.
+    pub sessions: usize,
+    /// Who asked for an activation code that waits for a second person.
+    pub waiting: Option<String>,
+    /// What can be done with it.
+    pub acts: Vec<(&'static str, &'static str)>,
+}
+
+/// A change of an account.
+#[derive(Clone)]
+pub enum UserAct {
+    /// Make an invited account.
+    Invite {
+        /// Id.
+        id: String,
+        /// Name.
+        display: String,
+        /// Role by name.
+        role: String,
+        /// The Patient or Practitioner, by id; may be empty.
+        about: String,
+        /// Where notices go; may be empty.
+        email: String,
+    },
+    /// Ask for an activation code.
+    Activate(String),
+    /// Release the code another asked for.
+    Release(String),
+    /// Print a code card.
+    Card(String),
+    /// End all sessions.
+    SignOut(String),
+    /// Suspend.
+    Suspend(String),
+    /// Resume.
+    Resume(String),
+    /// End for good.
+    End(String),
+}
+
+/// What came of a [`UserAct`].
+pub enum Managed {
+    /// It is done; a sentence about it.
+    Done(&'static str),
+    /// An activation code to be handed over, shown once.
+    Code {
+        /// The code.
+        code: String,
+        /// When it ends.
+        expires: Timestamp,
+    },
+    /// A card to be printed, shown once.
+    Card(Vec<String>),
 }
 
 /// What to look for; empty fields do not count.
@@ -314,8 +520,12 @@ pub enum Refusal {
     NotFound,
     /// The role may not do this at all; the policy's reason in words.
     Forbidden(String),
-    /// The code or login does not open anything.
+    /// The session has ended, or nothing is opened by what was given.
     SignIn,
+    /// What was to prove a second factor does not.
+    SecondFactor,
+    /// A factor must be proven again first.
+    Confirm,
     /// The question cannot be answered as asked; a sentence for the person.
     Invalid(String),
     /// Sealed, read-only or overloaded: later perhaps; a sentence for the person.

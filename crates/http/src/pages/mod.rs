@@ -21,6 +21,7 @@ pub mod guard;
 pub mod log;
 pub mod plot;
 pub mod read;
+pub mod signin;
 pub mod view;
 
 #[cfg(test)]
@@ -34,9 +35,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use backend::{Backend, Find, Refusal, Seen, Session, SignIn};
+use backend::{Backend, Find, Refusal, Seen, Session};
 use chart::{Banner, ChartView};
-use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json;
 use keepwell_model::types::ResourceType;
 use parking_lot::Mutex;
@@ -59,7 +60,24 @@ const FORM_BYTES: usize = 16 * 1024;
 pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/", "leads to the start page of the role"),
     ("GET", "/sign-in", "nothing"),
-    ("POST", "/sign-in", "a one-time code, or a login of the demo"),
+    ("POST", "/sign-in", "a name and a password, or an activation code"),
+    ("GET", "/sign-in/second", "a right password"),
+    ("POST", "/sign-in/second", "a right password and a one-time code"),
+    ("POST", "/sign-in/passkey", "a passkey"),
+    ("GET", "/security", "a session; the policy decides (own-authenticators)"),
+    (
+        "POST",
+        "/security",
+        "a session and its token; the policy decides (own-authenticators, own-session)",
+    ),
+    ("GET", "/confirm", "a session"),
+    ("POST", "/confirm", "a session, its token and a factor"),
+    ("GET", "/users", "a session; the policy decides (account-read)"),
+    (
+        "POST",
+        "/users",
+        "a session and its token; the policy decides (account-manage, activation-release)",
+    ),
     ("POST", "/sign-out", "a session and its token"),
     (
         "GET",
@@ -123,7 +141,12 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
     });
     Router::new()
         .route("/", get(start::<B>))
-        .route("/sign-in", get(sign_in_form::<B>).post(sign_in::<B>))
+        .route("/sign-in", get(signin::sign_in_form::<B>).post(signin::sign_in::<B>))
+        .route("/sign-in/second", get(signin::code_form::<B>).post(signin::code::<B>))
+        .route("/sign-in/passkey", post(signin::passkey::<B>))
+        .route("/security", get(signin::security::<B>).post(signin::secure::<B>))
+        .route("/confirm", get(signin::confirm_form::<B>).post(signin::confirm::<B>))
+        .route("/users", get(signin::users::<B>).post(signin::manage::<B>))
         .route("/sign-out", post(sign_out::<B>))
         .route("/find", get(find_form::<B>).post(ask::<B>))
         .route("/find/results", get(results::<B>))
@@ -211,6 +234,7 @@ impl<B: Backend> Pages<B> {
             roster: String::new(),
             reason: String::new(),
             print: false,
+            place: Place::Unknown,
             export: false,
             at: self.backend.now(),
         }
@@ -276,6 +300,11 @@ impl<B: Backend> Pages<B> {
                 StatusCode::UNAUTHORIZED,
                 "Sign in again",
                 "The session has ended.".to_owned(),
+            ),
+            Refusal::SecondFactor | Refusal::Confirm => (
+                StatusCode::UNAUTHORIZED,
+                "Is it you?",
+                "Prove again that it is you, and repeat.".to_owned(),
             ),
             Refusal::Invalid(text) => (StatusCode::BAD_REQUEST, "That did not work", text.clone()),
             Refusal::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, "Not available now", text.clone()),
@@ -400,6 +429,7 @@ async fn start<B: Backend>(State(pages): Shared<B>, request: Request) -> Respons
     let (parts, _) = request.into_parts();
     match pages.signed_in(&parts).await {
         Err(to) => *to,
+        Ok((session, _)) if signin::is_enrolling(&session) => see_other("/security"),
         Ok((session, seen)) => match session.actor.role {
             Role::Patient => see_other("/record"),
             Role::Administrator | Role::SecurityOfficer => see_other("/status"),
@@ -415,57 +445,6 @@ async fn start<B: Backend>(State(pages): Shared<B>, request: Request) -> Respons
             }
             _ => see_other("/find"),
         },
-    }
-}
-
-async fn sign_in_form<B: Backend>(State(pages): Shared<B>) -> Html<String> {
-    let page = pages.page("Sign in", None, "");
-    Html(view::render_sign_in(&page, &pages.backend.site().logins, None))
-}
-
-#[derive(serde::Deserialize)]
-struct SignInForm {
-    #[serde(default)]
-    user: String,
-    #[serde(default)]
-    code: String,
-}
-
-async fn sign_in<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
-    let (parts, form) = split::<SignInForm>(request).await;
-    let seen = pages.backend.seen(&parts);
-    let site = pages.backend.site();
-    let how = match form {
-        // A whole link may be pasted as well: the code is what follows the `#`.
-        Ok(Form(f)) if !f.code.trim().is_empty() => Some(SignIn::Code(
-            f.code.rsplit('#').next().unwrap_or_default().trim().to_owned(),
-        )),
-        Ok(Form(f)) => site
-            .logins
-            .iter()
-            .find(|l| l.user == f.user)
-            .map(|l| SignIn::Demo(l.user.clone())),
-        Err(_) => None,
-    };
-    let outcome = match how {
-        Some(how) => pages.backend.sign_in(how, &cookies(&parts.headers), &seen).await,
-        None => Err(Refusal::SignIn),
-    };
-    match outcome {
-        Ok(cookie) => match HeaderValue::try_from(cookie) {
-            Ok(cookie) => ([(header::SET_COOKIE, cookie)], see_other("/")).into_response(),
-            Err(_) => pages.refused(&Refusal::Failed, None, &seen),
-        },
-        Err(Refusal::SignIn) => {
-            let page = pages.page("Sign in", None, "");
-            let message = "That code does not work. It may have been used, or its time is over.";
-            (
-                StatusCode::UNAUTHORIZED,
-                Html(view::render_sign_in(&page, &site.logins, Some(message))),
-            )
-                .into_response()
-        }
-        Err(refusal) => pages.refused(&refusal, None, &seen),
     }
 }
 

@@ -3,12 +3,14 @@
 use super::backend::*;
 use super::chart::{Allergies, Banner, ChartView, shown};
 use super::read::{Day, When};
+use super::signin;
 use super::view::{self, Hit, Link, Page, Results, User};
 use super::{ROUTES, clients, guard, router};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode, header};
-use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_identity::{Enrolled, Factor, FactorKind, Offers};
+use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, PurposeOfUse, Role};
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
@@ -42,11 +44,14 @@ fn actor(role: Role) -> Arc<Actor> {
         display: format!("A {}", role.name()),
         role,
         patient: (role == Role::Patient).then(|| "p1".to_owned()),
+        practitioner: None,
         client: None,
         scopes: Vec::new(),
         session: format!("session-{}", role.name()),
         authenticated: NOW,
-        method: "demo".to_owned(),
+        method: "password+totp".to_owned(),
+        reauthenticated: NOW,
+        assurance: Assurance::TwoFactors,
     })
 }
 
@@ -128,6 +133,67 @@ fn client(id: &str, text: &str) -> super::backend::Client {
             expires: text.to_owned(),
             state: "active",
         }],
+    }
+}
+
+fn login(text: &str) -> DemoLogin {
+    DemoLogin {
+        user: text.to_owned(),
+        password: text.to_owned(),
+        code: text.to_owned(),
+        display: text.to_owned(),
+        role: Role::Nurse,
+        try_this: text.to_owned(),
+    }
+}
+
+fn offers() -> Offers {
+    Offers {
+        app: true,
+        card: Some(3),
+        recovery: true,
+        passkey: true,
+    }
+}
+
+fn security(text: &str) -> Security {
+    let factor = |kind| Factor {
+        id: text.to_owned(),
+        name: text.to_owned(),
+        kind,
+        added: NOW,
+        suspect: true,
+    };
+    let session = |here| SessionLine {
+        id: text.to_owned(),
+        opened: NOW,
+        active: NOW,
+        network: text.to_owned(),
+        here,
+    };
+    Security {
+        enrolled: Enrolled {
+            password: true,
+            factors: vec![factor(FactorKind::App), factor(FactorKind::Passkey)],
+            card_left: 2,
+            recovery_left: 3,
+            devices: 1,
+            complete: true,
+        },
+        sessions: vec![session(true), session(false)],
+        enrolling: false,
+    }
+}
+
+fn member(text: &str) -> Member {
+    Member {
+        id: text.to_owned(),
+        display: text.to_owned(),
+        role: "nurse",
+        state: "active",
+        sessions: 2,
+        waiting: Some(text.to_owned()),
+        acts: vec![("end", "End for good"), ("release", "Give the activation code")],
     }
 }
 
@@ -507,14 +573,25 @@ fn no_other_page_lets_markup_through() {
             hits: vec![hit()],
             more: true,
         };
-        let login = DemoLogin {
-            user: text.to_owned(),
-            display: text.to_owned(),
-            role: Role::Nurse,
-            try_this: text.to_owned(),
-        };
+        let login = login(text);
         vec![
-            ("sign-in", view::render_sign_in(&page, &[login], Some(text))),
+            (
+                "sign-in",
+                signin::render_sign_in(&page, std::slice::from_ref(&login), Some(text)),
+            ),
+            (
+                "second factor",
+                signin::render_second(&page, &[login], offers(), Some(text)),
+            ),
+            (
+                "security",
+                signin::render_security(&page, text, &security(text), Some(text), true),
+            ),
+            ("confirm", signin::render_confirm(&page, text, text, Some(text))),
+            (
+                "users",
+                signin::render_users(&page, text, &[member(text)], Role::Administrator, Some(text), true),
+            ),
             (
                 "find",
                 view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[]),
@@ -573,7 +650,18 @@ fn no_page_needs_inline_script_or_style() {
         view::render_status(&page(Role::Administrator), &groups("x")),
         clients::render_list(&page(Role::Administrator), &[client("c", "x")]),
         clients::render_client(&page(Role::Administrator), "t", &client("c", "x")),
-        view::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_second(&page(Role::Nurse), &[], offers(), None),
+        signin::render_security(&page(Role::Nurse), "t", &security("t"), None, false),
+        signin::render_confirm(&page(Role::Nurse), "t", "security", None),
+        signin::render_users(
+            &page(Role::Nurse),
+            "t",
+            &[member("t")],
+            Role::Administrator,
+            None,
+            false,
+        ),
     ];
     for html in all {
         for bad in [
@@ -598,7 +686,18 @@ fn every_field_has_a_label_and_every_id_is_unique() {
     let (patient, resources) = sample();
     let all = [
         view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(None), &[]),
-        view::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_second(&page(Role::Nurse), &[], offers(), None),
+        signin::render_security(&page(Role::Nurse), "t", &security("t"), None, false),
+        signin::render_confirm(&page(Role::Nurse), "t", "security", None),
+        signin::render_users(
+            &page(Role::Nurse),
+            "t",
+            &[member("t")],
+            Role::Administrator,
+            None,
+            false,
+        ),
         chart_of(&patient, &resources),
     ];
     for html in all {
@@ -675,11 +774,67 @@ impl Backend for Fake {
         })
     }
 
-    async fn sign_in(&self, how: SignIn, _: &str, _: &Seen) -> Result<String, Refusal> {
+    async fn sign_in(&self, how: SignIn, _: &str, _: &Seen) -> Result<Step, Refusal> {
+        let opened = |user: &str| Step {
+            cookies: vec![format!("session={user}; HttpOnly; SameSite=Strict; Path=/")],
+            next: Next::Start,
+        };
+        let going_on = |next| Step {
+            cookies: vec!["stage=1; HttpOnly; SameSite=Strict; Path=/".to_owned()],
+            next,
+        };
         match how {
-            SignIn::Demo(user) => Ok(format!("session={user}; HttpOnly; SameSite=Strict; Path=/")),
-            SignIn::Code(code) if code == "right" => Ok("session=nurse; HttpOnly; SameSite=Strict; Path=/".to_owned()),
-            SignIn::Code(_) => Err(Refusal::SignIn),
+            SignIn::Password { user, password } if user == "nurse" && password == "right" => Ok(going_on(Next::Second)),
+            SignIn::Code(code) if code == "right" => Ok(opened("nurse")),
+            SignIn::Code(_) => Err(Refusal::SecondFactor),
+            SignIn::Activation(code) if code == "right" => Ok(opened("nurse")),
+            SignIn::AskPasskey => Ok(going_on(Next::Passkey(r#"{"challenge":"AA\"><script>"}"#.to_owned()))),
+            SignIn::Passkey(response) if response == "right" => Ok(opened("nurse")),
+            _ => Err(Refusal::SignIn),
+        }
+    }
+
+    fn second_step(&self, cookies: &str) -> Option<Offers> {
+        cookies.contains("stage=1").then(offers)
+    }
+
+    fn logins(&self) -> Vec<DemoLogin> {
+        vec![login("T")]
+    }
+
+    async fn security(&self, _: &Context) -> Result<Security, Refusal> {
+        Ok(security("a thing"))
+    }
+
+    async fn secure(&self, ctx: &Context, act: SecurityAct, _: &str) -> Result<Secured, Refusal> {
+        match act {
+            SecurityAct::Password(p) if p == "weak" => Err(Refusal::Invalid("It is weak.".to_owned())),
+            SecurityAct::Password(_) => Ok(Secured::Done("It is set.")),
+            SecurityAct::Recovery => Ok(Secured::Codes(vec!["CODE-1".to_owned()])),
+            SecurityAct::ConfirmPassword(p) if p == "right" => {
+                let cookie = format!("session={}; HttpOnly", ctx.actor.role.name());
+                Ok(Secured::Renewed(vec![cookie]))
+            }
+            SecurityAct::ConfirmPassword(_) => Err(Refusal::SecondFactor),
+            _ => Err(Refusal::Confirm),
+        }
+    }
+
+    async fn users(&self, ctx: &Context) -> Result<Vec<Member>, Refusal> {
+        match ctx.actor.role {
+            Role::Administrator => Ok(vec![member("someone")]),
+            _ => Err(Refusal::Forbidden("Only administrators.".to_owned())),
+        }
+    }
+
+    async fn manage(&self, _: &Context, act: UserAct) -> Result<Managed, Refusal> {
+        match act {
+            UserAct::Release(_) => Ok(Managed::Code {
+                code: "ACTIVATION".to_owned(),
+                expires: NOW,
+            }),
+            UserAct::End(_) => Err(Refusal::Confirm),
+            _ => Ok(Managed::Done("It is done.")),
         }
     }
 
@@ -766,16 +921,9 @@ struct Clinic {
 
 impl Clinic {
     fn open() -> Self {
-        let login = DemoLogin {
-            user: "nurse".into(),
-            display: "N".into(),
-            role: Role::Nurse,
-            try_this: "T".into(),
-        };
         let site = Site {
             secure: false,
             demo: true,
-            logins: vec![login],
         };
         let fake = Arc::new(Fake {
             site,
@@ -842,6 +990,9 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
         "/status",
         "/clients",
         "/clients/client-1",
+        "/security",
+        "/confirm",
+        "/users",
     ] {
         let (status, answer, body) = clinic.get(None, path).await;
         assert_eq!(
@@ -851,7 +1002,14 @@ async fn without_a_session_every_page_leads_to_the_sign_in() {
         );
         assert!(!body.contains("Sample Person"));
     }
-    for path in ["/find", "/sign-out", "/clients/client-1/end"] {
+    for path in [
+        "/find",
+        "/sign-out",
+        "/clients/client-1/end",
+        "/security",
+        "/confirm",
+        "/users",
+    ] {
         let (status, answer, _) = clinic.post(None, path, "csrf=x&name=a", "same-origin").await;
         assert_eq!(
             (status, location(&answer)),
@@ -1183,33 +1341,149 @@ async fn recent_patients_are_read_anew_and_forgotten_at_sign_out() {
 }
 
 #[tokio::test]
-async fn signing_in_works_with_listed_logins_and_good_codes_only() {
+async fn signing_in_takes_two_steps_a_passkey_or_an_activation_code() {
     let clinic = Clinic::open();
-    for form in [
-        "user=nurse",
-        "code=right",
-        "code=+right+",
-        "code=http%3A%2F%2Flocalhost%3A1%2Fsign-in%23right",
+    for (path, form, to) in [
+        ("/sign-in", "user=+nurse&password=right", "/sign-in/second"),
+        ("/sign-in/second", "code=right", "/"),
+        ("/sign-in/passkey", "response=right", "/"),
+        ("/sign-in", "code=right", "/"),
+        ("/sign-in", "code=+right+", "/"),
+        ("/sign-in", "code=http%3A%2F%2Flocalhost%3A1%2Fsign-in%23right", "/"),
     ] {
-        let (status, answer, _) = clinic.post(None, "/sign-in", form, "same-origin").await;
-        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/"), "{form}");
-        assert!(
-            answer.headers()["set-cookie"].to_str().unwrap().contains("HttpOnly"),
-            "{form}"
-        );
+        let (status, answer, _) = clinic.post(None, path, form, "same-origin").await;
+        assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, to), "{form}");
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        assert!(cookie.contains("HttpOnly"), "{form}");
     }
-    for form in ["user=physician", "user=", "code=wrong", "", "user=nurse&code=wrong"] {
+    let mut answers = Vec::new();
+    for form in [
+        "user=physician&password=right",
+        "user=nurse&password=wrong",
+        "user=&password=",
+        "",
+    ] {
+        let (status, answer, body) = clinic.post(None, "/sign-in", form, "same-origin").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{form}");
+        assert!(body.contains("That did not work.") && !answer.headers().contains_key("set-cookie"));
+        answers.push(body);
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "nothing tells a wrong name from a wrong password");
+    for form in ["code=wrong", "user=nurse&password=right&code=wrong"] {
         let (status, answer, body) = clinic.post(None, "/sign-in", form, "same-origin").await;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{form}");
         assert!(body.contains("That code does not work.") && !answer.headers().contains_key("set-cookie"));
     }
-    let (status, answer, _) = clinic.post(None, "/sign-in", "user=nurse", "cross-site").await;
+    let (status, answer, _) = clinic
+        .post(None, "/sign-in", "user=nurse&password=right", "cross-site")
+        .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(!answer.headers().contains_key("set-cookie"));
     let huge = format!("code={}", "x".repeat(20_000));
     assert_eq!(
         clinic.post(None, "/sign-in", &huge, "same-origin").await.0,
-        StatusCode::UNAUTHORIZED
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn the_second_step_is_there_only_after_the_first() {
+    let clinic = Clinic::open();
+    let (status, answer, _) = clinic.get(None, "/sign-in/second").await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"));
+    let (status, answer, _) = clinic.post(None, "/sign-in/second", "code=wrong", "same-origin").await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/sign-in"));
+    let request = Request::get("/sign-in/second")
+        .header("cookie", "stage=1")
+        .body(Body::empty())
+        .unwrap();
+    let (status, _, body) = clinic.send(request).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("code number 3 of your printed card"));
+}
+
+#[tokio::test]
+async fn what_a_passkey_is_asked_stands_escaped_in_the_page() {
+    let clinic = Clinic::open();
+    let (status, answer, body) = clinic.post(None, "/sign-in/passkey", "", "same-origin").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(answer.headers().contains_key("set-cookie"));
+    assert!(!body.contains("AA\"><script>") && body.contains("data-passkey="));
+    assert!(body.contains("<script type=\"module\" src=\"/assets/passkey.js\">"));
+}
+
+#[tokio::test]
+async fn ones_own_security_is_changed_with_the_forms_token_and_a_fresh_proof() {
+    let clinic = Clinic::open();
+    let nurse = Some(Role::Nurse);
+    let post = |path: &'static str, form: &'static str| clinic.post(nurse, path, form, "same-origin");
+    assert_eq!(clinic.get(nurse, "/security").await.0, StatusCode::OK);
+    assert_eq!(
+        post("/security", "csrf=wrong&act=recovery").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    let (status, _, body) = post("/security", "csrf=csrf-nurse&act=recovery").await;
+    assert!(status == StatusCode::OK && body.contains("CODE-1"));
+    let (status, _, body) = post("/security", "csrf=csrf-nurse&act=password&password=a&again=b").await;
+    assert!(status == StatusCode::BAD_REQUEST && body.contains("not the same"));
+    let (status, _, body) = post("/security", "csrf=csrf-nurse&act=password&password=weak&again=weak").await;
+    assert!(status == StatusCode::BAD_REQUEST && body.contains("It is weak."));
+    assert_eq!(
+        post("/security", "csrf=csrf-nurse&act=nonsense").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    let (status, answer, _) = post("/security", "csrf=csrf-nurse&act=passkey").await;
+    assert_eq!(
+        (status, location(&answer)),
+        (StatusCode::SEE_OTHER, "/confirm?to=security")
+    );
+    let (status, answer, _) = post(
+        "/confirm",
+        "csrf=csrf-nurse&to=https%3A%2F%2Fevil.example&password=right",
+    )
+    .await;
+    assert_eq!(
+        (status, location(&answer)),
+        (StatusCode::SEE_OTHER, "/security"),
+        "never elsewhere"
+    );
+    assert!(answer.headers().contains_key("set-cookie"), "a new secret");
+    let (status, _, body) = post("/confirm", "csrf=csrf-nurse&to=users&password=wrong").await;
+    assert!(status == StatusCode::UNAUTHORIZED && body.contains("value=\"users\""));
+    assert_eq!(
+        post("/confirm", "csrf=wrong&password=right").await.0,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn accounts_are_kept_by_administrators_with_a_fresh_proof() {
+    let clinic = Clinic::open();
+    assert_eq!(clinic.get(Some(Role::Nurse), "/users").await.0, StatusCode::FORBIDDEN);
+    let admin = Some(Role::Administrator);
+    assert!(clinic.get(admin, "/users").await.2.contains("someone"));
+    let form = "csrf=csrf-administrator&act=release&id=someone";
+    let (status, answer, body) = clinic.post(admin, "/users", form, "same-origin").await;
+    assert!(
+        status == StatusCode::OK && body.contains("ACTIVATION"),
+        "shown once, in no address"
+    );
+    assert!(!answer.headers().contains_key("location"));
+    let form = "csrf=csrf-administrator&act=end&id=someone";
+    let (status, answer, _) = clinic.post(admin, "/users", form, "same-origin").await;
+    assert_eq!(
+        (status, location(&answer)),
+        (StatusCode::SEE_OTHER, "/confirm?to=users")
+    );
+    let (status, ..) = clinic
+        .post(admin, "/users", "csrf=x&act=end&id=someone", "same-origin")
+        .await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _, body) = clinic.get(admin, "/users").await;
+    assert!(
+        status == StatusCode::OK && !body.to_lowercase().contains("name=\"password\""),
+        "no password is set"
     );
 }
 
@@ -1244,6 +1518,7 @@ async fn assets_are_ours_only() {
     for (path, kind) in [
         ("/assets/keepwell.css", "text/css"),
         ("/assets/keepwell.js", "text/javascript"),
+        ("/assets/passkey.js", "text/javascript"),
         ("/assets/icon.svg", "image/svg+xml"),
     ] {
         let (status, answer, body) = clinic.get(None, path).await;

@@ -3,11 +3,11 @@
 //!
 //! Titles carry no names: a browser writes them to its history.
 
-use super::backend::{AccessLog, Checkpoint, DemoLogin, Find, Group, Level, Mark, role_words};
+use super::backend::{AccessLog, Checkpoint, Find, Group, Level, Mark, role_words};
 use super::chart::{Allergies, Banner, ChartView, Row, Vital};
 use super::log::{self, Visit};
 use askama::Template;
-use keepwell_model::actor::{Actor, Role};
+use keepwell_model::actor::{Actor, Assurance, Role};
 
 /// Rows of a list shown before the rest is folded.
 pub const UNFOLDED: usize = 8;
@@ -49,8 +49,14 @@ impl User {
     #[must_use]
     pub fn new(actor: &Actor, csrf: &str, here: &str) -> Self {
         let links: &[(&'static str, &'static str)] = match actor.role {
+            // Whoever is still to enrol has nothing else to do here.
+            _ if actor.assurance < Assurance::TwoFactors => &[],
             Role::Patient => &[("/record", "My record"), ("/record/access", "Who looked at it")],
-            Role::Administrator | Role::SecurityOfficer => &[("/status", "System status"), ("/clients", "Clients")],
+            Role::Administrator | Role::SecurityOfficer => &[
+                ("/status", "System status"),
+                ("/users", "Users"),
+                ("/clients", "Clients"),
+            ],
             Role::Service => &[],
             _ => &[("/find", "Find a patient")],
         };
@@ -60,6 +66,7 @@ impl User {
             csrf: csrf.to_owned(),
             links: links
                 .iter()
+                .chain(&[("/security", "My security")])
                 .map(|&(href, text)| Link {
                     href,
                     text,
@@ -73,20 +80,6 @@ impl User {
 /// A rendered page. Askama can only fail on a failing writer, and a `String` is none.
 pub(super) fn rendered(template: &impl Template) -> String {
     template.render().unwrap_or_default()
-}
-
-#[derive(Template)]
-#[template(path = "sign_in.html")]
-struct SignInPage<'a> {
-    page: &'a Page,
-    logins: &'a [DemoLogin],
-    message: Option<&'a str>,
-}
-
-/// The sign-in page; `message` says why the last try failed.
-#[must_use]
-pub fn render_sign_in(page: &Page, logins: &[DemoLogin], message: Option<&str>) -> String {
-    rendered(&SignInPage { page, logins, message })
 }
 
 /// A patient in a list.

@@ -4,7 +4,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keepwell_model::home::is_id;
+use keepwell_model::reference::is_id;
 use keepwell_model::time::Timestamp;
 use serde::Deserialize;
 

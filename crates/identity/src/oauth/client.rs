@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use keepwell_model::actor::{Scope, ScopeContext};
-use keepwell_model::home::is_id;
+use keepwell_model::reference::is_id;
 use keepwell_model::time::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hashbrown::HashMap;
-use keepwell_model::actor::{Actor, Context, Role};
+use keepwell_model::actor::{Actor, Assurance, Context, Role};
 use keepwell_model::time::Timestamp;
 use keepwell_policy::Action;
 use parking_lot::Mutex;
@@ -146,10 +146,14 @@ fn actor(client: &Client, session: String, now: Timestamp) -> Actor {
         display: client.display.clone(),
         role: Role::Service,
         patient: None,
+        practitioner: None,
         client: Some(client.id.clone()),
         scopes: client.scopes(),
         session,
         authenticated: now,
+        reauthenticated: now,
+        // A machine has proven that it holds its private key; no person's factor stands behind it.
+        assurance: Assurance::TwoFactors,
         method: "private_key_jwt".to_owned(),
     }
 }
