@@ -78,7 +78,8 @@ impl<F: Follower> Core<F> {
         let epoch = self.opened.epoch();
         let (header, text, slot) = self.open_row(rid, true)?;
         let opened = Arc::new(Opened { header, text, slot });
-        self.opened.put(epoch, rid, opened.text.len(), || Arc::clone(&opened));
+        let size = size_of::<Opened>() + opened.header.id.len() + opened.text.len();
+        self.opened.put(epoch, rid, size, || Arc::clone(&opened));
         Ok(opened)
     }
 
