@@ -4,13 +4,13 @@ use crate::error::{Notice, ReadError, Unavailable};
 use crate::event::Accesses;
 use crate::follower::{Follower, Header};
 use crate::homes::Homes;
-use crate::ledger::Config;
+use crate::ledger::{Config, Opened};
 use crate::tiles::Tiles;
 use crate::{body, row};
 use keepwell_audit::checkpoint::Checkpoint;
 use keepwell_audit::note::{CannotSign, Signer};
 use keepwell_model::time::{Clock, Entropy};
-use keepwell_store::{Store, StoreError};
+use keepwell_store::{RowCache, Store, StoreError};
 use keepwell_vault::{Vault, VaultError};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
@@ -21,6 +21,11 @@ pub(crate) struct Core<F: Follower> {
     pub(crate) follower: Arc<F>,
     pub(crate) vault: Vault,
     pub(crate) store: Store,
+    /// Rows opened lately.
+    ///
+    /// INVARIANT (no key, no text): whatever makes a key unusable calls [`RowCache::forget_all`] before it returns, so
+    /// that nothing is shown from here that could no longer be opened. A row's bytes never change while a ledger is open.
+    pub(crate) opened: RowCache<Opened>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) origin: String,
@@ -63,6 +68,19 @@ impl<F: Follower> Core<F> {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// A row with its attachments, opened now or lately.
+    pub(crate) fn opened(&self, rid: u64) -> Result<Arc<Opened>, ReadError> {
+        if let Some(kept) = self.opened.get(rid) {
+            return Ok(kept);
+        }
+        let epoch = self.opened.epoch();
+        let (header, text, slot) = self.open_row(rid, true)?;
+        let opened = Arc::new(Opened { header, text, slot });
+        let size = size_of::<Opened>() + opened.header.id.len() + opened.text.len();
+        self.opened.put(epoch, rid, size, || Arc::clone(&opened));
+        Ok(opened)
     }
 
     /// Opens a row; attachments are put back when `whole`.

@@ -289,7 +289,9 @@ pub(crate) fn finish<F: Follower>(log: &mut Log<F>) -> Result<(), EraseError> {
         .filter(|slot| core.vault.slot_state(*slot) != Some(SlotState::Destroyed))
         .collect();
     if !open.is_empty() {
-        core.vault.erase(&open, &|step| core.at_vault(step)).map_err(refused)?;
+        let erased = core.vault.erase(&open, &|step| core.at_vault(step));
+        core.opened.forget_all();
+        erased.map_err(refused)?;
         core.notice(Notice::ErasureFinished);
     }
     slots.extend(core.vault.unannounced());
@@ -333,10 +335,9 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, act: &dyn Eras
         return Err(e.into());
     }
     core.at_step("copied");
-    let done = core
-        .vault
-        .destroy(era, &course.slots, &|step| core.at_vault(step))
-        .map_err(refused)?;
+    let done = core.vault.destroy(era, &course.slots, &|step| core.at_vault(step));
+    core.opened.forget_all();
+    let done = done.map_err(refused)?;
     let seq = announce(log, &course.slots)?;
     drop(none_between);
     if let Err(e) = snapshot::save(&core) {

@@ -269,18 +269,27 @@ impl<F: Follower> Ledger<F> {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, rid: u64) -> Result<Opened, ReadError> {
+    pub fn read(&self, rid: u64) -> Result<Arc<Opened>, ReadError> {
         if self.core.is_stopped() {
             return Err(ReadError::Stopped);
         }
-        let (header, text, slot) = self.core.open_row(rid, true)?;
-        Ok(Opened { header, text, slot })
+        self.core.opened(rid)
     }
 
-    /// Reads the sealed rows of a page into memory at once; opening each is then cheaper. What cannot be read is met
-    /// again, and reported, by [`Ledger::read`].
-    pub fn prefetch(&self, rids: impl IntoIterator<Item = u64>) {
-        let _ = self.core.store.prefetch(rids);
+    /// Opens the rows of a page, in their order: cheaper than one by one, as what is not in memory is read at once.
+    pub fn read_all(&self, rids: &[u64]) -> Vec<Result<Arc<Opened>, ReadError>> {
+        let kept: Vec<_> = rids.iter().map(|rid| (*rid, self.core.opened.get(*rid))).collect();
+        let closed = kept.iter().filter(|(_, kept)| kept.is_none()).map(|(rid, _)| *rid);
+        // What cannot be read is met again, and reported, where it is opened.
+        let _ = self.core.store.prefetch(closed);
+        let stopped = self.core.is_stopped();
+        kept.into_iter()
+            .map(|(rid, kept)| match kept {
+                _ if stopped => Err(ReadError::Stopped),
+                Some(kept) => Ok(kept),
+                None => self.core.opened(rid),
+            })
+            .collect()
     }
 
     /// Rows up to this number are durable and in the index.
@@ -626,6 +635,7 @@ impl<F: Follower> Ledger<F> {
     pub fn seal(&self) {
         self.stop();
         self.core.vault.forget_keys();
+        self.core.opened.forget_all();
     }
 
     fn halt(&self) {

@@ -16,7 +16,8 @@ use keepwell_audit::merkle::{Frontier, leaf_hash};
 use keepwell_audit::note::VerifierKey;
 use keepwell_model::time::{Clock, Entropy, Timestamp};
 use keepwell_store::{
-    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowRecord, Store, StoreError, Writer,
+    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowCache, RowRecord, Store, StoreError,
+    Writer,
 };
 use keepwell_vault::{Custodian, CustodyError, Paths, RecoveryKey, Vault, VaultError};
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +29,10 @@ use std::sync::mpsc::sync_channel;
 
 /// Rows handed from thread to thread at a time during a rebuild.
 const REPLAY_BATCH: usize = 256;
+/// Memory for rows as they lie on disk.
+const SEALED_BYTES: usize = 16 << 20;
+/// Memory for rows opened lately.
+const OPENED_BYTES: usize = 32 << 20;
 const DATABASE: &str = "keepwell.db";
 
 impl From<StoreError> for OpenError {
@@ -237,6 +242,7 @@ pub(crate) fn open<F: Follower>(
     let options = Options {
         reserve_bytes: config.reserve,
         max_pages: config.max_pages,
+        cache_bytes: SEALED_BYTES,
         lock: Some(lock),
         ..Options::default()
     };
@@ -309,6 +315,7 @@ pub(crate) fn open<F: Follower>(
         follower,
         vault,
         store,
+        opened: RowCache::new(OPENED_BYTES),
         clock,
         entropy: Arc::clone(&entropy),
         origin,

@@ -117,7 +117,7 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
                     for (id, versions) in &truth {
                         for known in versions {
                             match ledger.read(known.rid) {
-                                Ok(row) => assert_eq!((row.text, row.header.id), (known.text.clone(), id.clone())),
+                                Ok(row) => assert_eq!((&row.text, &row.header.id), (&known.text, id)),
                                 Err(ReadError::Damaged(_) | ReadError::Missing(_) | ReadError::Store(_)) => {
                                     same = false
                                 }

@@ -73,6 +73,10 @@ fn an_erased_patient_is_gone_and_everybody_else_stays() {
     let seq = ledger.log_blocking(read, Wait::Wal).unwrap();
     ledger.snapshot().unwrap();
     let old_snapshot = std::fs::read(clinic.dir().join("snapshot")).unwrap();
+    // Read a moment ago: what is kept of that in memory goes as well.
+    for known in &gone {
+        assert_eq!(ledger.read(known.rid).unwrap().text, b"[p1] secret");
+    }
 
     let erased = ledger.erase("p1", act()).unwrap();
     assert_eq!(erased.slots, [slot]);

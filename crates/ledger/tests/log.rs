@@ -16,6 +16,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 #[test]
+fn a_page_is_read_in_its_order_and_what_was_opened_lately_is_kept_until_the_stop() {
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    let a = put(&ledger, "a", &["p1"], "one");
+    let b = put(&ledger, "b", &["p2"], "two");
+    let first = ledger.read(b.rid).unwrap();
+    let page = ledger.read_all(&[b.rid, 99, a.rid, b.rid]);
+    let texts: Vec<Option<&[u8]>> = page
+        .iter()
+        .map(|row| row.as_ref().ok().map(|opened| opened.text.as_slice()))
+        .collect();
+    assert_eq!(
+        texts,
+        [Some(&b"[p2] two"[..]), None, Some(b"[p1] one"), Some(b"[p2] two")]
+    );
+    assert_eq!(page[1].as_ref().err(), Some(&ReadError::Missing(99)));
+    assert!(page[0].as_ref().is_ok_and(|kept| Arc::ptr_eq(kept, &first)));
+    ledger.stop();
+    assert_eq!(ledger.read(b.rid).err(), Some(ReadError::Stopped));
+    let stopped = ledger.read_all(&[a.rid, b.rid]);
+    assert!(
+        stopped
+            .iter()
+            .all(|row| row.as_ref().err() == Some(&ReadError::Stopped))
+    );
+}
+
+#[test]
 fn what_is_written_is_read_back_now_and_after_a_restart() {
     let clinic = Clinic::new();
     let ledger = clinic.open();

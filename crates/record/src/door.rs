@@ -281,18 +281,18 @@ impl Door {
     }
 
     /// Opens one row.
-    pub(crate) fn open(&self, rid: u64) -> Result<Opened, Refusal> {
-        self.ledger.read(rid).map_err(|e| match e {
-            ReadError::Erased(_) => Refusal::not_found(),
-            e => {
-                tracing::error!(rid, error = %e, "a row does not open");
-                Refusal::new(
-                    500,
-                    "exception",
-                    "the stored resource does not open; the operator has been told",
-                )
-            }
-        })
+    pub(crate) fn open(&self, rid: u64) -> Result<Arc<Opened>, Refusal> {
+        self.ledger.read(rid).map_err(|e| unopened(rid, &e))
+    }
+
+    /// Opens the rows of a page, in their order. One that was erased since it was found is gone, and so is its entry.
+    pub(crate) fn open_all<'v>(&self, rows: &'v [Version]) -> Vec<(&'v Version, Arc<Opened>)> {
+        let rids: Vec<u64> = rows.iter().map(|row| row.rid).collect();
+        let opened = self.ledger.read_all(&rids);
+        rows.iter()
+            .zip(opened)
+            .filter_map(|(row, opened)| Some((row, opened.map_err(|e| unopened(row.rid, &e)).ok()?)))
+            .collect()
     }
 
     /// Commits a change; `None` when the state it was prepared on has moved and it must be prepared again.
@@ -312,4 +312,17 @@ impl Door {
             }
         }
     }
+}
+
+/// What is told of a row that did not open: an erased one is gone, anything else the operator must look at.
+fn unopened(rid: u64, error: &ReadError) -> Refusal {
+    if matches!(error, ReadError::Erased(_)) {
+        return Refusal::not_found();
+    }
+    tracing::error!(rid, error = %error, "a row does not open");
+    Refusal::new(
+        500,
+        "exception",
+        "the stored resource does not open; the operator has been told",
+    )
 }

@@ -141,9 +141,9 @@ impl Door {
         let owed = permit.owed(shown);
         let mut page = Page::open("searchset", ctx.at, Some(total), &links, owed);
         let mut rows = Vec::with_capacity(end - from);
-        self.ledger.prefetch(shown.iter().map(|v| v.rid));
-        for v in shown {
-            let Ok(opened) = self.open(v.rid) else { continue };
+        let opened = self.open_all(shown);
+        page.reserve(&opened);
+        for (v, opened) in &opened {
             let h = &opened.header;
             page.hit(base, v.resource_type, &h.id, "match", |out| {
                 assemble(

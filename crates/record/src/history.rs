@@ -159,9 +159,9 @@ impl Door {
         let owed = permit.owed(&versions);
         let mut page = Page::open("history", ctx.at, exact.then_some(total), &links, owed);
         let mut rows = Vec::with_capacity(versions.len());
-        self.ledger.prefetch(versions.iter().map(|v| v.rid));
-        for v in &versions {
-            let Ok(opened) = self.open(v.rid) else { continue };
+        let opened = self.open_all(&versions);
+        page.reserve(&opened);
+        for (v, opened) in &opened {
             let h = &opened.header;
             let t = v.resource_type;
             let at = Timestamp(h.last_updated);

@@ -1,14 +1,20 @@
 //! Bundles written as bytes: entries are spliced from stored text, never parsed.
 
 use crate::permit::Owed;
+use keepwell_ledger::Opened;
 use keepwell_model::json::write_string;
 use keepwell_model::outcome::{Issue, operation_outcome};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
+use keepwell_search::index::Version;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// The handling caveat of a Bundle with records of a Part 2 programme (HL7 v3 ActCode, refrain policies; as in DS4P).
 const NO_REDISCLOSURE: &str = ",\"security\":[{\"system\":\"http://terminology.hl7.org/CodeSystem/v3-ActCode\",\"code\":\"NORDSCLCD\",\"display\":\"no redisclosure without consent directive\"}]";
+
+/// About what an entry takes beside the stored text: address, id, version and instant, links to the request.
+const ENTRY: usize = 400;
 
 /// Writes a searchset or history Bundle.
 pub(crate) struct Page {
@@ -50,6 +56,12 @@ impl Page {
             first: true,
             head: String::new(),
         }
+    }
+
+    /// Makes room for the entries of these rows, so that the Bundle is written in one piece of memory.
+    pub(crate) fn reserve<'a>(&mut self, rows: impl IntoIterator<Item = &'a (&'a Version, Arc<Opened>)>) {
+        let sizes = rows.into_iter().map(|(_, opened)| opened.text.len() + ENTRY);
+        self.out.reserve(sizes.sum());
     }
 
     fn next(&mut self) {

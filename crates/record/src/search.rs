@@ -8,6 +8,7 @@ use crate::page::Page;
 use crate::permit::Owed;
 use crate::text::assemble;
 use crate::view::{View, render};
+use keepwell_ledger::Opened;
 use keepwell_model::actor::Context;
 use keepwell_model::json;
 use keepwell_model::outcome::{Issue, Severity};
@@ -19,6 +20,7 @@ use keepwell_search::index::{Cursor, Limits, Version};
 use keepwell_search::parse::{Options, compartment, parse};
 use keepwell_search::query::{Clause, Query, Summary, Test, Total, UriTest};
 use keepwell_search::terminology::{Codes, Hl7, Stored, expand};
+use std::sync::Arc;
 
 /// A search as it came in.
 #[derive(Clone, Debug)]
@@ -177,9 +179,9 @@ impl Door {
         let owed = permit.owed(found.matches.iter().chain(&found.included));
         let mut page = Page::open("searchset", ctx.at, found.total, &links, owed);
         let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
-        let mut show = |page: &mut Page, hit: &Version, mode: &str| -> Result<(), Refusal> {
-            // Erased between the search and the opening: it is gone, and so is the entry.
-            let Ok(opened) = self.open(hit.rid) else { return Ok(()) };
+        let (matches, included) = (self.open_all(&found.matches), self.open_all(&found.included));
+        page.reserve(matches.iter().chain(&included));
+        let mut show = |page: &mut Page, (hit, opened): &(&Version, Arc<Opened>), mode: &str| -> Result<(), Refusal> {
             let h = &opened.header;
             let mut failed = Ok(());
             page.hit(request.base, hit.resource_type, &h.id, mode, |out| {
@@ -201,12 +203,10 @@ impl Door {
             });
             failed
         };
-        self.ledger
-            .prefetch(found.matches.iter().chain(&found.included).map(|hit| hit.rid));
-        for hit in &found.matches {
+        for hit in &matches {
             show(&mut page, hit, "match")?;
         }
-        for hit in &found.included {
+        for hit in &included {
             show(&mut page, hit, "include")?;
         }
         let mut notes: Vec<Issue> = query

@@ -1,47 +1,57 @@
-//! Sealed rows read lately, kept in memory as they lie on disk.
+//! What was read lately of rows, kept in memory within a bound.
 //!
-//! A read of SQLite takes file locks, and every commit makes a reader forget its pages; most reads ask for rows that
-//! were read a moment ago. Nothing here is opened: a copy in memory is as sealed as the one on disk.
+//! The store keeps sealed rows in one of these: a read of SQLite takes file locks, and every commit makes a reader forget
+//! its pages, while most reads ask for rows that were read a moment ago. Nothing the store keeps is opened: a copy in
+//! memory is as sealed as the one on disk.
 //!
-//! INVARIANT (no old body): a row never changes but through [`crate::Batch`]'s changes of stored rows. The writer then
-//! moves `epoch` and empties the cache, and a reader that began before puts nothing in.
+//! INVARIANT (no old row): what makes kept values untrue (for the store: [`crate::Batch`]'s changes of stored rows) calls
+//! [`RowCache::forget_all`] afterwards. That moves `epoch` and empties the cache, and a reader that began before puts
+//! nothing in.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use hashbrown::HashMap;
 use parking_lot::RwLock;
-
-use crate::record::{RowRecord, RowRef};
 
 /// Shards, so that readers and the few inserts do not meet.
 const SHARDS: usize = 16;
-/// Larger bodies (attachments) are not kept.
-const BODY_MAX: usize = 64 << 10;
-/// What a row takes beside its body: the record, the counters, its place in the table.
+/// Larger values (attachments) are not kept.
+const VALUE_MAX: usize = 64 << 10;
+/// What a row takes beside its bytes: the record, the counters, its place in the table.
 const OVERHEAD: usize = 112;
 
-/// A bounded cache of sealed rows; least recently used dropped first (second chance).
-pub(crate) struct RowCache {
-    shards: Vec<RwLock<Shard>>,
+/// A bounded cache by row number; least recently used dropped first (second chance).
+pub struct RowCache<V> {
+    shards: Vec<RwLock<Shard<V>>>,
     shard_bytes: usize,
     epoch: AtomicU64,
 }
 
-#[derive(Default)]
-struct Shard {
-    rows: HashMap<u64, Kept>,
+struct Shard<V> {
+    rows: HashMap<u64, Kept<V>>,
     bytes: usize,
 }
 
-struct Kept {
-    row: Arc<RowRecord>,
+struct Kept<V> {
+    value: Arc<V>,
+    size: usize,
     used: AtomicBool,
 }
 
-impl RowCache {
+impl<V> Default for Shard<V> {
+    fn default() -> Self {
+        Self {
+            rows: HashMap::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<V> RowCache<V> {
     /// Keeps up to about `bytes`; 0 keeps nothing.
-    pub(crate) fn new(bytes: usize) -> Self {
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             shard_bytes: bytes / SHARDS,
@@ -49,40 +59,44 @@ impl RowCache {
         }
     }
 
-    fn shard(&self, rid: u64) -> Option<&RwLock<Shard>> {
+    fn shard(&self, rid: u64) -> Option<&RwLock<Shard<V>>> {
         self.shards.get(rid as usize % SHARDS)
     }
 
-    pub(crate) fn get(&self, rid: u64) -> Option<Arc<RowRecord>> {
+    /// What is kept of the row `rid`.
+    #[must_use]
+    pub fn get(&self, rid: u64) -> Option<Arc<V>> {
         let shard = self.shard(rid)?.read();
         let kept = shard.rows.get(&rid)?;
         if !kept.used.load(Ordering::Relaxed) {
             kept.used.store(true, Ordering::Relaxed);
         }
-        Some(Arc::clone(&kept.row))
+        Some(Arc::clone(&kept.value))
     }
 
     /// Whether a read may be skipped.
-    pub(crate) fn has(&self, rid: u64) -> bool {
+    #[must_use]
+    pub fn has(&self, rid: u64) -> bool {
         self.shard(rid)
             .is_some_and(|shard| shard.read().rows.contains_key(&rid))
     }
 
     /// To be taken before the read whose result [`RowCache::put`] gets.
-    pub(crate) fn epoch(&self) -> u64 {
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Keeps a row read in `epoch`.
-    pub(crate) fn put(&self, epoch: u64, row: RowRef<'_>) {
-        let size = row.body.len() + OVERHEAD;
-        if row.body.len() > BODY_MAX || size > self.shard_bytes {
+    /// Keeps what was read of the row `rid` in `epoch`; `size` is its bytes.
+    pub fn put(&self, epoch: u64, rid: u64, size: usize, value: impl FnOnce() -> Arc<V>) {
+        if size > VALUE_MAX || size + OVERHEAD > self.shard_bytes {
             return;
         }
-        let Some(shard) = self.shard(row.rid) else { return };
+        let size = size + OVERHEAD;
+        let Some(shard) = self.shard(rid) else { return };
         let mut shard = shard.write();
         // Under the lock: `forget_all` moves the epoch first and takes this lock after.
-        if self.epoch() != epoch || shard.rows.contains_key(&row.rid) {
+        if self.epoch() != epoch || shard.rows.contains_key(&rid) {
             return;
         }
         if shard.bytes + size > self.shard_bytes {
@@ -90,16 +104,17 @@ impl RowCache {
         }
         shard.bytes += size;
         shard.rows.insert(
-            row.rid,
+            rid,
             Kept {
-                row: Arc::new(row.to_record()),
+                value: value(),
+                size,
                 used: AtomicBool::new(true),
             },
         );
     }
 
     /// Empties the cache; what is being read now is not put in any more.
-    pub(crate) fn forget_all(&self) {
+    pub fn forget_all(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         for shard in &self.shards {
             *shard.write() = Shard::default();
@@ -107,7 +122,7 @@ impl RowCache {
     }
 }
 
-impl Shard {
+impl<V> Shard<V> {
     /// Drops what was not used since the last time; when that is little, every other row.
     fn make_room(&mut self) {
         let before = self.bytes;
@@ -121,12 +136,12 @@ impl Shard {
         }
     }
 
-    fn keep(&mut self, mut wanted: impl FnMut(&Kept) -> bool) {
+    fn keep(&mut self, mut wanted: impl FnMut(&Kept<V>) -> bool) {
         let mut bytes = 0;
         self.rows.retain(|_, kept| {
             let keep = wanted(kept);
             if keep {
-                bytes += kept.row.body.len() + OVERHEAD;
+                bytes += kept.size;
             }
             keep
         });
@@ -138,12 +153,8 @@ impl Shard {
 mod tests {
     use super::*;
 
-    fn row(rid: u64, body: &[u8]) -> RowRef<'_> {
-        RowRef {
-            rid,
-            key_ref: [7; 16],
-            body,
-        }
+    fn put(cache: &RowCache<Vec<u8>>, epoch: u64, rid: u64, body: &[u8]) {
+        cache.put(epoch, rid, body.len(), || Arc::new(body.to_vec()));
     }
 
     #[test]
@@ -151,13 +162,13 @@ mod tests {
         let cache = RowCache::new(SHARDS * 4096);
         let body = vec![1; 200];
         for rid in 0..2000 {
-            cache.put(cache.epoch(), row(rid, &body));
+            put(&cache, cache.epoch(), rid, &body);
             assert!(cache.get(0).is_some() || rid > 60, "a row in use was dropped at once");
         }
         let kept: usize = cache.shards.iter().map(|s| s.read().bytes).sum();
         assert!(kept <= SHARDS * 4096 && kept > SHARDS * 1024, "{kept}");
-        assert!(cache.get(1999).is_some_and(|r| r.body == body && r.key_ref == [7; 16]));
-        cache.put(cache.epoch(), row(5000, &vec![0; BODY_MAX + 1]));
+        assert!(cache.get(1999).is_some_and(|kept| *kept == body));
+        put(&cache, cache.epoch(), 5000, &vec![0; VALUE_MAX + 1]);
         assert!(!cache.has(5000));
     }
 
@@ -165,12 +176,12 @@ mod tests {
     fn a_read_that_began_before_a_change_is_not_kept() {
         let cache = RowCache::new(1 << 20);
         let before = cache.epoch();
-        cache.put(before, row(1, b"old"));
+        put(&cache, before, 1, b"old");
         cache.forget_all();
         assert!(cache.get(1).is_none());
-        cache.put(before, row(1, b"old"));
+        put(&cache, before, 1, b"old");
         assert!(cache.get(1).is_none());
-        cache.put(cache.epoch(), row(1, b""));
-        assert!(cache.get(1).is_some_and(|r| r.body.is_empty()));
+        put(&cache, cache.epoch(), 1, b"");
+        assert!(cache.get(1).is_some_and(|kept| kept.is_empty()));
     }
 }

@@ -13,6 +13,7 @@ mod reserve;
 mod schema;
 mod writer;
 
+pub use cache::RowCache;
 pub use error::StoreError;
 pub use lock::DirectoryLock;
 pub use record::{Batch, CheckpointRecord, Durability, EntryRecord, EntryRef, RowRecord, RowRef};
@@ -27,7 +28,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::MutexGuard;
 use rusqlite::Connection;
 
-use cache::RowCache;
 use read::Pool;
 use reserve::Reserve;
 use schema::Use;
@@ -83,7 +83,7 @@ pub struct Store {
 
 struct Inner {
     readers: Pool,
-    cache: RowCache,
+    cache: RowCache<RowRecord>,
     path: PathBuf,
     /// The WAL, for fdatasync; `None` when opened for reading only. Never the database file itself: closing any
     /// descriptor of that would drop SQLite's POSIX locks on it.
@@ -227,7 +227,7 @@ impl Store {
         }
         let epoch = cache.epoch();
         read::with_row(&*self.inner.readers.take()?, rid, |row| {
-            cache.put(epoch, row);
+            keep(cache, epoch, row);
             read(row)
         })
     }
@@ -246,7 +246,7 @@ impl Store {
         let epoch = cache.epoch();
         let view = self.view()?;
         for rid in missing {
-            read::with_row(&view.connection, rid, |row| cache.put(epoch, row))?;
+            read::with_row(&view.connection, rid, |row| keep(cache, epoch, row))?;
         }
         Ok(())
     }
@@ -390,6 +390,10 @@ impl Drop for View<'_> {
             .prepare_cached("ROLLBACK")
             .and_then(|mut end| end.execute([]));
     }
+}
+
+fn keep(cache: &RowCache<RowRecord>, epoch: u64, row: RowRef<'_>) {
+    cache.put(epoch, row.rid, row.body.len(), || Arc::new(row.to_record()));
 }
 
 /// Makes the file, if it is not there, for its owner only; SQLite gives the WAL the same rights.
