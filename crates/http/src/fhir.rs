@@ -397,6 +397,34 @@ async fn run(
             no_params(&params)?;
             Box::pin(door.provenance(ctx, type_at(0)?, id_at(1)?, base)).await
         }
+        I::BreakGlass | I::StateReason | I::EndAccess => {
+            no_params(&params)?;
+            let id = id_at(0)?;
+            if kind == I::EndAccess {
+                Box::pin(door.end_access(ctx, id)).await?;
+                return Ok(Answer {
+                    status: 204,
+                    ..Answer::default()
+                });
+            }
+            let bytes = json_body(app, headers, body).await?;
+            let code = parameter(&bytes, "code", &["valueCode", "valueString"])?;
+            let granted = if kind == I::BreakGlass {
+                let text = parameter(&bytes, "text", &["valueString"])?;
+                Box::pin(door.break_glass(ctx, id, &code, &text)).await?
+            } else {
+                Box::pin(door.state_reason(ctx, id, &code)).await?
+            };
+            Ok(Answer {
+                status: 200,
+                body: format!(
+                    r#"{{"resourceType":"Parameters","parameter":[{{"name":"until","valueInstant":"{}"}}]}}"#,
+                    granted.until
+                )
+                .into_bytes(),
+                ..Answer::default()
+            })
+        }
         I::Validate => {
             let t = if vars.is_empty() { None } else { Some(type_at(0)?) };
             let id = vars.get(1).copied();
@@ -404,6 +432,23 @@ async fn run(
             Box::pin(door.validate(ctx, t, id, &params, &bytes)).await
         }
     }
+}
+
+/// A text among the Parameters in a body; empty where it is not there.
+fn parameter(body: &[u8], name: &str, values: &[&str]) -> Result<String, Refusal> {
+    let text = std::str::from_utf8(body).map_err(|_| bad("the body is not UTF-8"))?;
+    let parameters = keepwell_model::json::parse(text).map_err(|_| bad("the body is not JSON"))?;
+    if parameters.str("resourceType") != Some("Parameters") {
+        return Err(bad("the body is a Parameters resource"));
+    }
+    let found = parameters
+        .get("parameter")
+        .and_then(keepwell_model::json::Value::items)
+        .unwrap_or_default()
+        .iter()
+        .find(|p| p.str("name") == Some(name));
+    let value = found.and_then(|p| values.iter().find_map(|v| p.str(v)));
+    Ok(value.unwrap_or_default().to_owned())
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -21,6 +21,9 @@ pub struct Account {
     /// For a patient: the logical id of the own Patient resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<String>,
+    /// For a clinician: the logical id of the own Practitioner resource, by which treatment relationships are found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub practitioner: Option<String>,
     /// Whether the account may sign in.
     pub state: AccountState,
     /// A fictional person of the demo clinic: listed on its sign-in page.
@@ -47,6 +50,7 @@ impl Account {
             display: display.to_owned(),
             role,
             patient: patient.map(str::to_owned),
+            practitioner: None,
             state: AccountState::Active,
             demo: false,
         }
@@ -59,6 +63,12 @@ impl Account {
         }
         if !is_display(&self.display) {
             return Some("a display name has 1 to 200 characters and no control characters");
+        }
+        if self.practitioner.as_deref().is_some_and(|p| !is_id(p)) {
+            return Some("this is no id of a Practitioner");
+        }
+        if self.practitioner.is_some() && matches!(self.role, Role::Patient | Role::Service) {
+            return Some("only an account of the workforce names a Practitioner");
         }
         match (self.role, &self.patient) {
             (Role::Service, _) => Some("machines have tokens, not accounts"),

@@ -1,8 +1,9 @@
 //! The way in: [`Identity`] joins accounts, codes, sessions and tokens with policy and the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_policy::{Action, Engine, Labels, Relation, Request, Target};
@@ -23,6 +24,8 @@ const SETTING: &str = "setting";
 const DEMO: &str = "demo-sign-in";
 /// Id of the account that the administrator code of `init` opens.
 const FIRST_ADMINISTRATOR: &str = "administrator";
+/// More clinicians' tokens than this are looked up again.
+const CLINICIANS_MAX: usize = 4096;
 
 /// What [`Identity`] is built from.
 pub struct Parts {
@@ -100,6 +103,23 @@ pub struct Identity {
     /// Codes used in this process: of any number of parallel uses, the first in wins. Never taken out again: another
     /// use may have read the document before it was deleted.
     claimed: Mutex<HashSet<String>>,
+    clinicians: Clinicians,
+}
+
+/// The actors of clinicians' tokens with what their account adds: kept by token id, until any account changes.
+#[derive(Default)]
+struct Clinicians {
+    kept: Mutex<HashMap<String, Arc<Actor>>>,
+    /// Counts changes of accounts: what was read before one is not kept.
+    changes: AtomicU64,
+}
+
+impl Clinicians {
+    fn forget(&self) {
+        let mut kept = self.kept.lock();
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        kept.clear();
+    }
 }
 
 impl Identity {
@@ -126,6 +146,7 @@ impl Identity {
             tokens,
             sessions: Sessions::default(),
             claimed: Mutex::default(),
+            clinicians: Clinicians::default(),
         })
     }
 
@@ -136,7 +157,36 @@ impl Identity {
     /// # Errors
     /// [`Invalid`].
     pub fn bearer(&self, token: &str) -> Result<Arc<Actor>, Invalid> {
-        self.tokens.verify(token, self.clock.now())
+        let actor = self.tokens.verify(token, self.clock.now())?;
+        Ok(match actor.role {
+            Role::Physician | Role::Nurse => self.clinician(actor),
+            _ => actor,
+        })
+    }
+
+    /// The actor with the Practitioner of the user's account: whom a clinician treats is never up to the token. Without
+    /// an account, or where it cannot be read, they treat nobody.
+    fn clinician(&self, actor: Arc<Actor>) -> Arc<Actor> {
+        if let Some(known) = self.clinicians.kept.lock().get(&actor.session) {
+            return Arc::clone(known);
+        }
+        let changes = self.clinicians.changes.load(Ordering::Acquire);
+        let Ok(account) = self.account(&actor.id) else {
+            return actor;
+        };
+        let account = account.filter(|a| a.state == AccountState::Active && a.role == actor.role);
+        let made = Arc::new(Actor {
+            practitioner: account.and_then(|a| a.practitioner),
+            ..(*actor).clone()
+        });
+        let mut kept = self.clinicians.kept.lock();
+        if kept.len() >= CLINICIANS_MAX {
+            kept.clear();
+        }
+        if self.clinicians.changes.load(Ordering::Acquire) == changes {
+            kept.insert(made.session.clone(), Arc::clone(&made));
+        }
+        made
     }
 
     /// Issues a token for `wanted`. Only a token of an administrator counts as administrative; every other role or
@@ -206,10 +256,11 @@ impl Identity {
             return Err(Fault::Rule("demo accounts exist in a demo directory only"));
         }
         let text = to_text(account)?;
-        Ok(self
-            .documents
+        self.documents
             .put(by, Action::AccountManage, account::KIND, &account.id, Some(&text), true)
-            .await?)
+            .await?;
+        self.clinicians.forget();
+        Ok(())
     }
 
     /// Ends an account: its sessions and tokens are void at once, before the change is even durable.
@@ -235,6 +286,7 @@ impl Identity {
         self.documents
             .put(by, Action::AccountManage, account::KIND, id, Some(&text), false)
             .await?;
+        self.clinicians.forget();
         // A session opened between the two steps above ends too.
         self.sessions.end_of(id);
         Ok(())
@@ -444,6 +496,7 @@ impl Identity {
     pub fn seal(&self) {
         self.sessions.end_all();
         self.tokens.forget();
+        self.clinicians.forget();
     }
 
     // Helpers
@@ -550,7 +603,7 @@ fn actor(account: &Account, method: &str, now: Timestamp) -> Actor {
         display: account.display.clone(),
         role: account.role,
         patient: account.patient.clone(),
-        practitioner: None,
+        practitioner: account.practitioner.clone(),
         client: None,
         scopes: Vec::new(),
         session: String::new(),

@@ -137,6 +137,7 @@ pub async fn fill_demo(site: &Site, seed: u64, patients: usize) -> anyhow::Resul
         for s in world::staff() {
             let mut account = Account::new(s.user, s.display, s.role, s.patient);
             account.demo = true;
+            account.practitioner = s.practitioner.map(str::to_owned);
             site.identity.create_account(&ctx, &account).await?;
         }
     }

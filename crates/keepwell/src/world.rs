@@ -26,6 +26,8 @@ pub struct StaffAccount {
     pub role: Role,
     /// For the patient: the logical id of the own Patient resource.
     pub patient: Option<&'static str>,
+    /// For a clinician: the logical id of the own Practitioner resource.
+    pub practitioner: Option<&'static str>,
     /// One line for the sign-in page: what this login is good for.
     pub try_this: &'static str,
 }
@@ -38,20 +40,32 @@ pub fn staff() -> Vec<StaffAccount> {
         display,
         role,
         patient: None,
+        practitioner: None,
         try_this,
     };
+    let clinician = |practitioner: &'static str, account: StaffAccount| StaffAccount {
+        practitioner: practitioner.strip_prefix("Practitioner/"),
+        ..account
+    };
     vec![
-        account(
-            "amara.okafor",
-            "Dr Amara Okafor",
-            Role::Physician,
-            "Open Rosa Delgado-Quinn: six years of blood pressure and HbA1c, and a penicillin allergy nobody can miss.",
+        clinician(
+            DOCTOR,
+            account(
+                "amara.okafor",
+                "Dr Amara Okafor",
+                Role::Physician,
+                "Open Rosa Delgado-Quinn: six years of blood pressure and HbA1c, and a penicillin allergy nobody can miss. Tony Douglas \
+             is nobody's patient here: break the glass.",
+            ),
         ),
-        account(
-            "tomas.echeverria",
-            "Tomás Echeverría",
-            Role::Nurse,
-            "Search “chan”: 陳美玲 has an INR of 5.1 and a warfarin dose held last week.",
+        clinician(
+            NURSE,
+            account(
+                "tomas.echeverria",
+                "Tomás Echeverría",
+                Role::Nurse,
+                "Search “chan”: 陳美玲 has an INR of 5.1 and a warfarin dose held last week.",
+            ),
         ),
         account(
             "mei-ling.tan",
@@ -94,6 +108,7 @@ pub fn staff() -> Vec<StaffAccount> {
             display: "Rosa Delgado-Quinn",
             role: Role::Patient,
             patient: Some("01b4468f-6a17-51a8-b95b-48956c4cfb9a"),
+            practitioner: None,
             try_this: "Her own record, and who looked at it. Nobody else's.",
         },
     ]
@@ -546,6 +561,10 @@ fn patient(seed: u64, n: u64) -> String {
             hl7("subscriber-relationship", "self")
         ),
     );
+    let team = format!(
+        r#","status":"active","name":"Care team","subject":{{"reference":"{me}"}},"participant":[{{"member":{{"reference":"{DOCTOR}"}}}},{{"member":{{"reference":"{NURSE}"}}}}]"#
+    );
+    out.add("CareTeam", &team);
     if out.dice.below(3) == 0 {
         let (code, name, reaction, severity) = out.dice.pick(ALLERGIES);
         out.add(
@@ -831,6 +850,34 @@ mod tests {
         let roles: BTreeSet<Role> = staff().iter().map(|s| s.role).collect();
         assert_eq!(roles.len(), 9);
         assert!(!roles.contains(&Role::Service));
+    }
+
+    /// Who treats whom in the demo: its stories are about it.
+    #[test]
+    fn clinicians_have_their_patients_and_the_synthea_patients_are_nobodys() {
+        for s in staff() {
+            let clinician = matches!(s.role, Role::Physician | Role::Nurse);
+            assert_eq!(s.practitioner.is_some(), clinician, "{}", s.user);
+        }
+        let doctor = format!("\"{DOCTOR}\"");
+        let named = |bundle: &String, kind: &str, whom: &str| {
+            entries(bundle)
+                .iter()
+                .any(|(k, _, text)| k == kind && text.contains(whom))
+        };
+        let world: Vec<String> = bundles(0, BUNDLED_PATIENTS + 5).collect();
+        for bundle in &world[1 + BUNDLED_PATIENTS..] {
+            assert!(named(bundle, "CareTeam", &doctor) && named(bundle, "CareTeam", NURSE));
+        }
+        for bundle in &world[1..=BUNDLED_PATIENTS] {
+            let synthea = !bundle.contains("harbourlane");
+            assert_eq!(
+                bundle.contains(DOCTOR) || bundle.contains("5361248c-929f-5538-be6a-d1351ddfcc0b"),
+                !synthea
+            );
+        }
+        let chan = world.iter().find(|b| b.contains("陳")).unwrap();
+        assert!(named(chan, "CareTeam", NURSE));
     }
 
     #[test]

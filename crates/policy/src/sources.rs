@@ -32,6 +32,7 @@ impl Sources {
             "patient.cedar",
             "physician.cedar",
             "records-clerk.cedar",
+            "relations.cedar",
             "scopes.cedar",
             "service.cedar",
         ];
