@@ -4,6 +4,7 @@
 //! day before (preparing), at the visit, or within two weeks after it (results, letters); the nurse who measured something
 //! opens it then. Of 400 opens one is of a patient drawn from all of the clinic, who may be nobody's.
 
+use crate::cli::Unlock;
 use crate::{setup, site, world};
 use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Role};
 use keepwell_model::json::{self, Value};
@@ -100,7 +101,7 @@ async fn at_most_one_in_two_hundred_opens_of_a_shift_asks_for_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("demo");
     setup::make_demo(&dir).unwrap();
-    let site = site::Site::open(&dir, &site::Unlock::default(), None).unwrap();
+    let site = site::Site::open(&dir, &Unlock::default(), None).unwrap();
     let patients_wanted = world::BUNDLED_PATIENTS + 60;
     setup::fill_demo(&site, 7, patients_wanted).await.unwrap();
     let (mut all, mut patients) = (Vec::new(), BTreeSet::new());

@@ -177,6 +177,11 @@ impl Permit {
         self
     }
 
+    /// Whether treatment relationships decide for this actor.
+    pub(crate) fn is_clinicians(&self) -> bool {
+        self.panel.is_some()
+    }
+
     fn standing(&self, slot: u32) -> Standing {
         self.records.standing(&self.actor, self.panel.as_deref(), slot)
     }

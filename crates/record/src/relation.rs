@@ -183,12 +183,6 @@ impl Panel {
             Home::Several(ids) => self.weakest(homes, ids),
         }
     }
-
-    /// How many patients there are with each relation, for tests and the log of the operator.
-    #[cfg(test)]
-    pub(crate) fn count(&self, relation: Relation) -> usize {
-        self.standings.values().filter(|s| s.relation == relation).count()
-    }
 }
 
 /// Whose relation decides: physicians and nurses. All others have their minimum necessary without one.

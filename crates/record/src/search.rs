@@ -17,7 +17,7 @@ use keepwell_policy::Action;
 use keepwell_search::definition::find;
 use keepwell_search::index::{Cursor, Limits, Version};
 use keepwell_search::parse::{Options, compartment, parse};
-use keepwell_search::query::{Clause, Query, SortBy, Summary, Test, Total, UriTest};
+use keepwell_search::query::{Clause, Query, SortBy, SortKey, Summary, Test, Total, UriTest};
 use keepwell_search::term::ParamNo;
 use keepwell_search::terminology::{Codes, Hl7, Stored, expand};
 
@@ -159,9 +159,15 @@ impl Door {
             query.includes.clear();
         }
         let visible = self.ledger.visible();
-        let permit = self
-            .permit(ctx, Action::Search)
-            .with_banners(asks_no_more_than_a_banner(&query));
+        let banners = asks_no_more_than_a_banner(&query);
+        let permit = self.permit(ctx, Action::Search).with_banners(banners);
+        if banners && permit.is_clinicians() && query.sort.is_empty() {
+            // The newest first, as by default, would tell whose record changed last.
+            query.sort.push(SortKey {
+                by: SortBy::Id,
+                descending: false,
+            });
+        }
         let cursor = resumed.as_ref().map(|r| &r.cursor);
         // Matches carry what the page needs, so that the index is not held while rows are opened.
         let limits = Limits {

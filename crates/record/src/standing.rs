@@ -8,7 +8,6 @@ use crate::own::{COVER, DUTY, GRANT};
 use hashbrown::HashMap;
 use keepwell_model::actor::Role;
 use keepwell_model::time::Timestamp;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -208,7 +207,7 @@ impl Door {
     /// # Errors
     /// One does not open or parse: nobody knows then what it would have said.
     pub(crate) fn standing_documents(&self) -> Result<Arc<Documents>, Refusal> {
-        let mut keeping: parking_lot::MutexGuard<'_, Keeping> = Mutex::lock(&self.keeping);
+        let mut keeping = self.keeping.lock();
         let generation = self.records.documents_generation();
         if keeping.generation == generation {
             return Ok(Arc::clone(&keeping.all));

@@ -74,7 +74,7 @@ pub(crate) fn banner(view: &View, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
             }
         }
         members.insert(
-            1.min(members.len()),
+            usize::from(!members.is_empty()),
             (
                 Cow::Borrowed("meta"),
                 keepwell_model::json::object([("tag", Value::Array(vec![subsetted()]))]),

@@ -479,6 +479,7 @@ fn no_other_page_lets_markup_through() {
             title: "T",
             user: Some(User::new(&person, text, "/find")),
             demo: true,
+            emergencies: Vec::new(),
         };
         let asked = Find {
             name: text.to_owned(),

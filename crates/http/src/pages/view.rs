@@ -499,7 +499,7 @@ pub fn render_reviews(page: &Page, csrf: &str, reviews: &[Review]) -> String {
         EMERGENCY_REASONS
             .iter()
             .find(|(c, _)| *c == code)
-            .map_or("", |(_, w)| w)
+            .map_or("", |(_, w)| *w)
     };
     let waiting: Vec<Waiting<'_>> = reviews
         .iter()

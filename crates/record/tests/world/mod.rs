@@ -13,10 +13,7 @@ use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, Purpose
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Engine};
-use keepwell_record::{
-    Door, EverythingOptions, Gate, HistoryOf, HistoryOptions, Limits, ReadOptions, Records, Refusal, Return,
-    SearchRequest, Selector,
-};
+use keepwell_record::{Door, Gate, Limits, ReadOptions, Records, Refusal, Return, SearchRequest, Selector};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
