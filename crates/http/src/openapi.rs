@@ -100,6 +100,8 @@ fn summary(interaction: Interaction) -> &'static str {
         I::BreakGlass => "Emergency access to a patient without a treatment relationship.",
         I::StateReason => "State a reason for a patient with whom a treatment relationship is plausible.",
         I::EndAccess => "End the own emergency access to a patient.",
+        I::SignOn => "Sign on to units for a shift, or off.",
+        I::LetCover => "Let a colleague cover for one's patients.",
     }
 }
 

@@ -40,6 +40,8 @@ pub enum Interaction {
     BreakGlass,
     StateReason,
     EndAccess,
+    SignOn,
+    LetCover,
     CompartmentSearch,
     CompartmentSearchPost,
 }
@@ -50,6 +52,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/", Interaction::Bundle),
     route("GET", "/_history", Interaction::HistorySystem),
     route("POST", "/$validate", Interaction::Validate),
+    route("POST", "/$sign-on", Interaction::SignOn),
+    route("POST", "/$let-cover", Interaction::LetCover),
     route("GET", "/{type}", Interaction::Search),
     route("POST", "/{type}", Interaction::Create),
     route("PUT", "/{type}", Interaction::ConditionalUpdate),
