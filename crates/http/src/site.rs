@@ -434,8 +434,8 @@ impl Backend for PagesBackend {
                 fact("Review overdue", waiting.overdue.to_string(), level),
             ],
         });
-        if let Some(ends) = self.app.certificate_ends {
-            let (value, level) = certificate(ends, self.now());
+        if let Some(ends) = &self.app.certificate_ends {
+            let (value, level) = certificate(ends.get(), self.now());
             groups.push(Group {
                 title: "Certificate".to_owned(),
                 facts: vec![fact("Good until", value, level)],

@@ -15,6 +15,7 @@ use crate::standing::Documents;
 use hashbrown::{HashMap, HashSet};
 use keepwell_model::actor::{Actor, Role};
 use keepwell_model::home::Home;
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Relation;
@@ -453,6 +454,7 @@ const NEAR_UNIT: &[(&str, &[(&str, &str)])] = &[
 struct Maker<'i> {
     index: &'i Index,
     homes: &'i Homes,
+    base: &'i Base,
     now: Timestamp,
     standings: HashMap<u32, Standing>,
     names: HashSet<(ResourceType, String)>,
@@ -464,7 +466,7 @@ impl Maker<'_> {
         let options = Options {
             lenient: false,
             now: self.now,
-            base_url: "",
+            base: self.base,
             terminology: &Hl7,
         };
         let query = match parse(t, params, &options) {
@@ -645,6 +647,7 @@ impl Records {
         let mut maker = Maker {
             index: &index,
             homes: &homes,
+            base: &self.base,
             now,
             standings: HashMap::new(),
             names: HashSet::new(),
@@ -659,6 +662,7 @@ impl Records {
         let mut maker = Maker {
             index: &index,
             homes: &homes,
+            base: &self.base,
             now,
             standings: HashMap::new(),
             names: HashSet::new(),
@@ -698,10 +702,11 @@ mod tests {
     /// A parameter that is misspelt would find nothing, and nobody would be related: each search must parse.
     #[test]
     fn every_search_for_relationships_is_understood() {
-        let (index, homes) = (Index::new([7; 16]), Homes::default());
+        let (index, homes, base) = (Index::new([7; 16]), Homes::default(), Base::new("localhost"));
         let maker = Maker {
             index: &index,
             homes: &homes,
+            base: &base,
             now: Timestamp(1_795_381_200_000),
             standings: HashMap::new(),
             names: HashSet::new(),
@@ -709,7 +714,7 @@ mod tests {
         let options = Options {
             lenient: false,
             now: maker.now,
-            base_url: "",
+            base: maker.base,
             terminology: &Hl7,
         };
         let parses = |name: &str, params: &[(String, String)]| {

@@ -10,6 +10,7 @@
 
 use keepwell_ledger::{Config, KeyFile, Ledger};
 use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role, Scope};
+use keepwell_model::reference::Base;
 use keepwell_model::time::{Clock, Entropy, EntropyUnavailable, Timestamp};
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Engine};
@@ -72,7 +73,7 @@ impl World {
             ..Config::new(dir.path())
         };
         Ledger::<Records>::init(&config(), &key, clock.as_ref(), &entropy).unwrap();
-        let records = Arc::new(Records::new([3; 16]));
+        let records = Arc::new(Records::new([3; 16], Base::new("localhost")));
         let ledger = Ledger::open(
             config(),
             &key,
