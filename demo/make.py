@@ -96,6 +96,9 @@ STAFF = {  # key: (prefix, given, family, gender, qualification or function, pra
     "raman": ("", "Priya", "Raman", "female", "Administrator", "ict"),
 }
 
+# The rooms in which somebody works: patients with a visit there are plausibly theirs.
+ROOMS = {"okafor": ["exam1"], "haddad": ["exam2"], "echeverria": ["exam1"], "kallio": ["exam2", "ward"]}
+
 
 def staff(key):
     prefix, given, family, *_ = STAFF[key]
@@ -125,7 +128,8 @@ def clinic():
               telecom=[{"system": "phone", "use": "work", "value": f"+1 207 555 01{n + 11}"}],
               qualification=[{"code": {"text": job}}] if code in ("doctor", "nurse") else None)
         b.put("PractitionerRole", key, active=True, practitioner=staff(key), organization=org,
-              code=[hl7("practitioner-role", code) | {"text": job} if code else {"text": job}])
+              code=[hl7("practitioner-role", code) | {"text": job} if code else {"text": job}],
+              location=[ref("Location", room) for room in ROOMS[key]] if key in ROOMS else None)
     return b
 
 
@@ -190,6 +194,12 @@ class Chart:
                              gender=gender, birthDate=birth, managingOrganization=ref("Organization", "clinic", CLINIC),
                              generalPractitioner=[staff(doctor)], **more)
         self.subject = self.me | {"display": self.display}
+        # Who treats the patient, whatever the date: the treatment relationship that opens the chart.
+        nurse = "echeverria" if doctor == "okafor" else "kallio"
+        self.b.put("CareTeam", f"{key}/CareTeam", security=security, status="active", name=f"Care team: {self.display}",
+                   subject=self.subject,
+                   participant=[{"role": [{"text": "Physician"}], "member": staff(doctor)},
+                                {"role": [{"text": "Nurse"}], "member": staff(nurse)}])
 
     def put(self, kind, /, **fields):
         self.n += 1

@@ -407,6 +407,53 @@ async fn run(
             no_params(&params)?;
             Box::pin(door.provenance(ctx, type_at(0)?, id_at(1)?, base)).await
         }
+        I::BreakGlass | I::StateReason | I::EndAccess => {
+            no_params(&params)?;
+            let id = id_at(0)?;
+            if kind == I::EndAccess {
+                Box::pin(door.end_access(ctx, id)).await?;
+                return Ok(Answer {
+                    status: 204,
+                    ..Answer::default()
+                });
+            }
+            let bytes = json_body(app, headers, body).await?;
+            let code = parameter(&bytes, "code", &["valueCode", "valueString"])?;
+            let granted = if kind == I::BreakGlass {
+                let text = parameter(&bytes, "text", &["valueString"])?;
+                Box::pin(door.break_glass(ctx, id, &code, &text)).await?
+            } else {
+                Box::pin(door.state_reason(ctx, id, &code)).await?
+            };
+            Ok(Answer {
+                status: 200,
+                body: format!(
+                    r#"{{"resourceType":"Parameters","parameter":[{{"name":"until","valueInstant":"{}"}}]}}"#,
+                    granted.until
+                )
+                .into_bytes(),
+                ..Answer::default()
+            })
+        }
+        I::SignOn | I::LetCover => {
+            no_params(&params)?;
+            let bytes = json_body(app, headers, body).await?;
+            let time = |name| -> Result<Timestamp, Refusal> {
+                let text = parameter(&bytes, name, &["valueInstant", "valueDateTime"])?;
+                keepwell_record::instant(&text).ok_or_else(|| bad(&format!("the parameter `{name}` is an instant")))
+            };
+            if kind == I::SignOn {
+                let units = parameters(&bytes, "unit", &["valueString"])?;
+                Box::pin(door.sign_on(ctx, &units, time("until")?)).await?;
+            } else {
+                let colleague = parameter(&bytes, "colleague", &["valueString"])?;
+                Box::pin(door.let_cover(ctx, &colleague, time("from")?, time("until")?)).await?;
+            }
+            Ok(Answer {
+                status: 204,
+                ..Answer::default()
+            })
+        }
         I::Validate => {
             let t = if vars.is_empty() { None } else { Some(type_at(0)?) };
             let id = vars.get(1).copied();
@@ -414,6 +461,29 @@ async fn run(
             Box::pin(door.validate(ctx, t, id, &params, &bytes)).await
         }
     }
+}
+
+/// A text among the Parameters in a body; empty where it is not there.
+fn parameter(body: &[u8], name: &str, values: &[&str]) -> Result<String, Refusal> {
+    Ok(parameters(body, name, values)?.into_iter().next().unwrap_or_default())
+}
+
+/// All texts of that name among the Parameters in a body.
+fn parameters(body: &[u8], name: &str, values: &[&str]) -> Result<Vec<String>, Refusal> {
+    let text = std::str::from_utf8(body).map_err(|_| bad("the body is not UTF-8"))?;
+    let parameters = keepwell_model::json::parse(text).map_err(|_| bad("the body is not JSON"))?;
+    if parameters.str("resourceType") != Some("Parameters") {
+        return Err(bad("the body is a Parameters resource"));
+    }
+    Ok(parameters
+        .get("parameter")
+        .and_then(keepwell_model::json::Value::items)
+        .unwrap_or_default()
+        .iter()
+        .filter(|p| p.str("name") == Some(name))
+        .filter_map(|p| values.iter().find_map(|v| p.str(v)))
+        .map(str::to_owned)
+        .collect())
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

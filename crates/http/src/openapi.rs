@@ -113,6 +113,11 @@ fn summary(interaction: Interaction) -> &'static str {
         I::Everything => "The whole record of a patient.",
         I::AccessLog => "Who looked at the record of a patient.",
         I::Provenance => "Who wrote each version of a resource.",
+        I::BreakGlass => "Emergency access to a patient without a treatment relationship.",
+        I::StateReason => "State a reason for a patient with whom a treatment relationship is plausible.",
+        I::EndAccess => "End the own emergency access to a patient.",
+        I::SignOn => "Sign on to units for a shift, or off.",
+        I::LetCover => "Let a colleague cover for one's patients.",
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the pages need, over the door and identity.
 
 use crate::pages::backend::{
-    Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Group, Key, Level, Managed,
-    Mark, Member, Next, Refusal, Secured, Security, SecurityAct, Seen, Session, SessionLine, SignIn, Site, Step,
-    UserAct, role_words,
+    Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Granted, Group, Key, Level,
+    Managed, Mark, Member, Next, Offered, Refusal, Review, Secured, Security, SecurityAct, Seen, Session, SessionLine,
+    SignIn, Site, Step, UserAct, role_words,
 };
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
@@ -151,6 +151,8 @@ fn patient_type() -> Result<ResourceType, Refusal> {
 fn refusal(e: keepwell_record::Refusal) -> Refusal {
     let text = e.issues.first().map(|i| i.diagnostics.clone()).unwrap_or_default();
     match e.status {
+        // A fresh proof of a factor is wanted (IssueType `login`), not another role.
+        403 if e.issues.first().is_some_and(|i| i.code == "login") => Refusal::Confirm,
         403 => Refusal::Forbidden(text),
         404 | 410 => Refusal::NotFound,
         400 | 422 => Refusal::Invalid(text),
@@ -510,7 +512,8 @@ impl Backend for PagesBackend {
         for id in ids {
             match self.patient(ctx, id).await {
                 Ok(p) => out.push(p),
-                Err(Refusal::NotFound) => {}
+                // The relationship, or the emergency access, has ended.
+                Err(Refusal::NotFound | Refusal::Forbidden(_)) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -594,6 +597,42 @@ impl Backend for PagesBackend {
         })
     }
 
+    async fn offer(&self, ctx: &Context, id: &str) -> Option<Offered> {
+        let offer = self.app.door.offers(ctx, id)?;
+        let params = [("_id", id.to_owned())];
+        let found = self.search(ctx, patient_type().ok()?, None, &params).await.ok()?;
+        Some(Offered {
+            patient: found.texts.into_iter().next()?,
+            stated: offer.stated,
+        })
+    }
+
+    async fn break_glass(&self, ctx: &Context, id: &str, code: &str, text: &str) -> Result<(), Refusal> {
+        let done = self.app.door.break_glass(ctx, id, code, text).await;
+        done.map(|_| ()).map_err(refusal)
+    }
+
+    async fn state_reason(&self, ctx: &Context, id: &str, code: &str) -> Result<(), Refusal> {
+        let done = self.app.door.state_reason(ctx, id, code).await;
+        done.map(|_| ()).map_err(refusal)
+    }
+
+    async fn end_access(&self, ctx: &Context, id: &str) -> Result<(), Refusal> {
+        self.app.door.end_access(ctx, id).await.map_err(refusal)
+    }
+
+    fn emergencies(&self, actor: &Arc<Actor>) -> Vec<Granted> {
+        self.app.door.emergencies(&context(actor, &Seen::default(), self.now()))
+    }
+
+    async fn reviews(&self, ctx: &Context) -> Result<Vec<Review>, Refusal> {
+        self.app.door.reviews(ctx).await.map_err(refusal)
+    }
+
+    async fn review(&self, ctx: &Context, id: &str, justified: bool, note: &str) -> Result<(), Refusal> {
+        self.app.door.review(ctx, id, justified, note).await.map_err(refusal)
+    }
+
     async fn status(&self, ctx: &Context) -> Result<Vec<Group>, Refusal> {
         self.app.door.status_for(ctx).await.map_err(refusal)?;
         let s = self.app.door.ledger().status();
@@ -649,6 +688,19 @@ impl Backend for PagesBackend {
                 ],
             },
         ];
+        let waiting = self.app.door.reviews_waiting(self.now()).map_err(refusal)?;
+        let level = match (waiting.overdue, waiting.ignored) {
+            (0, _) => Level::Plain,
+            (_, 0) => Level::Warn,
+            _ => Level::Bad,
+        };
+        groups.push(Group {
+            title: "Emergency access".to_owned(),
+            facts: vec![
+                fact("Waiting for review", waiting.open.to_string(), Level::Plain),
+                fact("Review overdue", waiting.overdue.to_string(), level),
+            ],
+        });
         if let Some(ends) = &self.app.certificate_ends {
             let (value, level) = certificate(ends.get(), self.now());
             groups.push(Group {

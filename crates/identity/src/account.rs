@@ -21,7 +21,7 @@ pub struct Account {
     /// For a patient: the logical id of the own Patient resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patient: Option<String>,
-    /// For the workforce: the logical id of the own Practitioner.
+    /// For the workforce: the logical id of the own Practitioner resource, by which treatment relationships are found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub practitioner: Option<String>,
     /// Where notices go. Never a key to the account, never a way to recover it.

@@ -1,6 +1,7 @@
 //! The way in: [`Identity`] joins accounts, codes, sessions and tokens with policy and the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
 use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, PurposeOfUse, Role};
@@ -28,6 +29,8 @@ pub(crate) const REVOCATION: &str = "token-revocation";
 const SETTING: &str = "setting";
 /// The setting that lets the demo's sign-in page offer its logins.
 const DEMO: &str = "demo-sign-in";
+/// More clinicians' tokens than this are looked up again.
+const CLINICIANS_MAX: usize = 4096;
 
 /// What [`Identity`] is built from.
 pub struct Parts {
@@ -135,6 +138,23 @@ pub struct Identity {
     /// Codes used in this process: of any number of parallel uses, the first in wins. Never taken out again: another
     /// use may have read the document before it was deleted.
     pub(crate) claimed: Mutex<HashSet<String>>,
+    clinicians: Clinicians,
+}
+
+/// The actors of clinicians' tokens with what their account adds: kept by token id, until any account changes.
+#[derive(Default)]
+struct Clinicians {
+    kept: Mutex<HashMap<String, Arc<Actor>>>,
+    /// Counts changes of accounts: what was read before one is not kept.
+    changes: AtomicU64,
+}
+
+impl Clinicians {
+    fn forget(&self) {
+        let mut kept = self.kept.lock();
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        kept.clear();
+    }
 }
 
 impl Identity {
@@ -174,6 +194,7 @@ impl Identity {
                 .take(LOCKS)
                 .collect(),
             claimed: Mutex::default(),
+            clinicians: Clinicians::default(),
         };
         let all = identity.all_authenticators()?;
         *identity.handles.write() = all.into_iter().map(|(user, a)| (a.handle.clone(), user)).collect();
@@ -198,7 +219,36 @@ impl Identity {
     /// # Errors
     /// [`Invalid`].
     pub fn bearer(&self, token: &str) -> Result<Arc<Actor>, Invalid> {
-        self.tokens.verify(token, self.clock.now())
+        let actor = self.tokens.verify(token, self.clock.now())?;
+        Ok(match actor.role {
+            Role::Physician | Role::Nurse => self.clinician(actor),
+            _ => actor,
+        })
+    }
+
+    /// The actor with the Practitioner of the user's account: whom a clinician treats is never up to the token. Without
+    /// an account, or where it cannot be read, they treat nobody.
+    fn clinician(&self, actor: Arc<Actor>) -> Arc<Actor> {
+        if let Some(known) = self.clinicians.kept.lock().get(&actor.session) {
+            return Arc::clone(known);
+        }
+        let changes = self.clinicians.changes.load(Ordering::Acquire);
+        let Ok(account) = self.account(&actor.id) else {
+            return actor;
+        };
+        let account = account.filter(|a| a.state == AccountState::Active && a.role == actor.role);
+        let made = Arc::new(Actor {
+            practitioner: account.and_then(|a| a.practitioner),
+            ..(*actor).clone()
+        });
+        let mut kept = self.clinicians.kept.lock();
+        if kept.len() >= CLINICIANS_MAX {
+            kept.clear();
+        }
+        if self.clinicians.changes.load(Ordering::Acquire) == changes {
+            kept.insert(made.session.clone(), Arc::clone(&made));
+        }
+        made
     }
 
     /// Issues a token for `wanted`. Only a token of an administrator counts as administrative; every other role or
@@ -276,10 +326,11 @@ impl Identity {
             return Err(Fault::Rule("demo accounts exist in a demo directory only"));
         }
         let text = to_text(account)?;
-        Ok(self
-            .documents
+        self.documents
             .put(by, Action::AccountManage, account::KIND, &account.id, Some(&text), true)
-            .await?)
+            .await?;
+        self.clinicians.forget();
+        Ok(())
     }
 
     /// Ends an account: its sessions and tokens are void at once, before the change is even durable.
@@ -351,6 +402,7 @@ impl Identity {
         self.documents
             .put(by, Action::AccountManage, account::KIND, id, Some(&text), false)
             .await?;
+        self.clinicians.forget();
         if account.state != AccountState::Active && account.state != AccountState::Invited {
             // A session opened between the steps above ends too.
             self.sessions.end_of(id);
@@ -497,6 +549,7 @@ impl Identity {
         self.stages.end_all();
         self.begun.lock().clear();
         self.tokens.forget();
+        self.clinicians.forget();
     }
 
     // Helpers

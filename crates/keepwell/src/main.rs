@@ -11,6 +11,8 @@ mod remote;
 mod serve;
 mod settings;
 mod setup;
+#[cfg(test)]
+mod shift_tests;
 mod site;
 mod socket;
 mod source;

@@ -207,6 +207,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         stopped.clone(),
     ));
 
+    let ending = tokio::spawn(end_emergencies(Arc::clone(&site)));
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = {
         let site = Arc::clone(&site);
@@ -261,6 +262,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let _ = stop.send(true);
     while tasks.join_next().await.is_some() {}
     control.abort();
+    ending.abort();
     if let Some(watching) = watching {
         watching.abort();
     }
@@ -272,6 +274,19 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     site.door.ledger().stop();
     let _ = std::fs::remove_file(served.dir.join("socket"));
     Ok(())
+}
+
+/// How often the ends of emergency accesses are put into the log. They open nothing after their time in any case.
+const END_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Puts the end of each emergency access whose time is over into the log.
+async fn end_emergencies(site: Arc<Site>) {
+    loop {
+        if let Err(e) = site.door.end_expired(&site.job("emergency-access")).await {
+            tracing::error!(error = %e, "the end of an emergency access could not be recorded; it will be tried again");
+        }
+        tokio::time::sleep(END_EVERY).await;
+    }
 }
 
 /// The configuration to listen with, and the job that watches its certificate.

@@ -26,7 +26,7 @@ pub struct StaffAccount {
     pub role: Role,
     /// For the patient: the logical id of the own Patient resource.
     pub patient: Option<&'static str>,
-    /// For the workforce: the logical id of the own Practitioner.
+    /// For the workforce: the logical id of the own Practitioner, by which treatment relationships are found.
     pub practitioner: Option<&'static str>,
     /// One line for the sign-in page: what this login is good for.
     pub try_this: &'static str,
@@ -60,7 +60,8 @@ pub fn staff() -> Vec<StaffAccount> {
             "Dr Amara Okafor",
             Role::Physician,
             "a2c6fcf2-1fe5-58aa-b9ca-1d57e22e31ec",
-            "Open Rosa Delgado-Quinn: six years of blood pressure and HbA1c, and a penicillin allergy nobody can miss.",
+            "Open Rosa Delgado-Quinn: six years of blood pressure and HbA1c, and a penicillin allergy nobody can miss. Tony Douglas \
+             is nobody's patient here: break the glass.",
         ),
         account(
             "tomas.echeverria",
@@ -569,6 +570,10 @@ fn patient(seed: u64, n: u64) -> String {
             hl7("subscriber-relationship", "self")
         ),
     );
+    let team = format!(
+        r#","status":"active","name":"Care team","subject":{{"reference":"{me}"}},"participant":[{{"member":{{"reference":"{DOCTOR}"}}}},{{"member":{{"reference":"{NURSE}"}}}}]"#
+    );
+    out.add("CareTeam", &team);
     if out.dice.below(3) == 0 {
         let (code, name, reaction, severity) = out.dice.pick(ALLERGIES);
         out.add(
@@ -854,6 +859,34 @@ mod tests {
         let roles: BTreeSet<Role> = staff().iter().map(|s| s.role).collect();
         assert_eq!(roles.len(), 9);
         assert!(!roles.contains(&Role::Service));
+    }
+
+    /// Who treats whom in the demo: its stories are about it.
+    #[test]
+    fn clinicians_have_their_patients_and_the_synthea_patients_are_nobodys() {
+        for s in staff() {
+            let clinician = matches!(s.role, Role::Physician | Role::Nurse);
+            assert_eq!(s.practitioner.is_some(), clinician, "{}", s.user);
+        }
+        let doctor = format!("\"{DOCTOR}\"");
+        let named = |bundle: &String, kind: &str, whom: &str| {
+            entries(bundle)
+                .iter()
+                .any(|(k, _, text)| k == kind && text.contains(whom))
+        };
+        let world: Vec<String> = bundles(0, BUNDLED_PATIENTS + 5).collect();
+        for bundle in &world[1 + BUNDLED_PATIENTS..] {
+            assert!(named(bundle, "CareTeam", &doctor) && named(bundle, "CareTeam", NURSE));
+        }
+        for bundle in &world[1..=BUNDLED_PATIENTS] {
+            let synthea = !bundle.contains("harbourlane");
+            assert_eq!(
+                bundle.contains(DOCTOR) || bundle.contains("5361248c-929f-5538-be6a-d1351ddfcc0b"),
+                !synthea
+            );
+        }
+        let chan = world.iter().find(|b| b.contains("陳")).unwrap();
+        assert!(named(chan, "CareTeam", NURSE));
     }
 
     #[test]

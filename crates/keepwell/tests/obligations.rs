@@ -15,7 +15,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Answer, Client, Server, patient};
+use support::{Answer, Client, Server, treated};
 
 const NOTICE: &str = "42 CFR part 2 prohibits unauthorized use or disclosure of these records.";
 
@@ -94,14 +94,14 @@ fn marked(body: &Value) -> bool {
 fn the_part_2_notice_goes_with_every_form_of_disclosure() {
     let server = Server::empty();
     let mut all = server.client();
-    let id = all.create(&patient("Part", "Two"));
+    let id = all.create(&treated("Part", "Two"));
     let plain_condition = labelled(&id, "v3-Confidentiality", "N");
     let secret = all.create(&labelled(&id, "v3-ActCode", "ETH"));
-    let other = all.create(&patient("Plain", "One"));
+    let other = all.create(&treated("Plain", "One"));
     let mut unlabelled = plain_condition;
     unlabelled["subject"]["reference"] = json!(format!("Patient/{other}"));
     let plain = all.create(&unlabelled);
-    let physician = server.issue(&["--role", "physician", "--user", "doctor", "--ttl", "1h"]);
+    let physician = server.issue(&["--role", "physician", "--user", "amara.okafor", "--ttl", "1h"]);
     for (who, client) in [
         ("physician", &mut server.client_with(&physician)),
         ("machine", &mut all),
@@ -157,7 +157,7 @@ fn the_part_2_notice_goes_with_every_form_of_disclosure() {
         );
     }
     // Whoever is not shown the record is not told that there is one.
-    let nurse = server.issue(&["--role", "nurse", "--user", "nurse", "--ttl", "1h"]);
+    let nurse = server.issue(&["--role", "nurse", "--user", "tomas.echeverria", "--ttl", "1h"]);
     let seen = server
         .client_with(&nurse)
         .get(&format!("/fhir/Condition?patient={id}"))
@@ -169,9 +169,9 @@ fn the_part_2_notice_goes_with_every_form_of_disclosure() {
 fn the_entry_of_restricted_data_is_on_disk_before_the_answer_leaves() {
     let server = Server::empty();
     let mut all = server.client();
-    let id = all.create(&patient("Very", "Restricted"));
+    let id = all.create(&treated("Very", "Restricted"));
     let secret = all.create(&labelled(&id, "v3-Confidentiality", "R"));
-    let physician = server.issue(&["--role", "physician", "--user", "doctor", "--ttl", "1h"]);
+    let physician = server.issue(&["--role", "physician", "--user", "amara.okafor", "--ttl", "1h"]);
     let mut client = server.client_with(&physician);
     let store = keepwell_store::Store::open_read_only(&server.data).unwrap();
     for (way, ask) in ways(&id, &secret) {

@@ -15,7 +15,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Answer, Client, Folder, Server, patient};
+use support::{Answer, Client, Folder, Server, patient, treated};
 
 /// A browser with one cookie jar, at http://localhost:PORT.
 struct Browser {
@@ -244,7 +244,7 @@ fn hostile_names_are_shown_as_text() {
     let server = Server::demo_in(folder.path(), &[]);
     let mut client = server.client();
     let hostile = "Zz<script>alert(1)</script><img src=x onerror=alert(1)>\"'`{{7*7}}";
-    let mut resource = patient(hostile, hostile);
+    let mut resource = treated(hostile, hostile);
     resource["telecom"] = json!([{"system": "phone", "value": hostile}]);
     resource["address"] = json!([{"line": [hostile], "city": hostile}]);
     let id = client.create(&resource);
@@ -625,7 +625,7 @@ fn a_long_chart_shows_what_is_newest_by_date_and_not_by_when_it_was_stored() {
     let folder = Folder::new();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let mut client = server.client();
-    let id = client.create(&patient("Long", "Chart"));
+    let id = client.create(&treated("Long", "Chart"));
     let visit = |name: String, date: String| {
         json!({
             "request": {"method": "POST", "url": "Encounter"},
@@ -673,4 +673,65 @@ fn one_look_at_an_access_log_is_one_entry() {
     let page = browser.get(&format!("/patients/{id}/access")).expect(200).text();
     assert!(page.contains("Looked") && page.contains("Verified."), "{page}");
     assert_eq!(count() - before, 2, "the page's look, and that of the first count");
+}
+
+#[test]
+fn a_physician_breaks_the_glass_of_nobodys_patient_and_the_privacy_officer_reviews_it() {
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &[]);
+    let mut physician = Browser::sign_in(&server, "amara.okafor");
+    let links = charts(&physician.find("douglas"));
+    assert_eq!(links.len(), 1);
+    let path = links[0].split('?').next().unwrap().to_owned();
+    let closed = physician.get(&path);
+    assert_eq!(closed.status, 403);
+    let closed = closed.text();
+    assert!(
+        closed.contains("Douglas") && closed.contains("Break the glass"),
+        "{closed}"
+    );
+    assert!(
+        !closed.contains("Medicines") && !closed.contains("state-reason"),
+        "{closed}"
+    );
+    let token = hidden(&closed, "csrf");
+    let form = format!("csrf={token}&code=emergency&text=lies+in+the+waiting+room");
+    let chart = physician
+        .send("POST", &format!("{path}/break-glass"), &form)
+        .expect(200)
+        .text();
+    assert!(chart.contains("Medicines"), "the chart");
+    let banner = format!("{path}/end-access");
+    assert!(
+        physician.get("/find").expect(200).text().contains(&banner),
+        "every page says so"
+    );
+
+    let mut officer = Browser::sign_in(&server, "ingrid.sorensen");
+    let waiting = officer.get("/reviews").expect(200).text();
+    assert!(
+        waiting.contains("Okafor") && waiting.contains("lies in the waiting room"),
+        "{waiting}"
+    );
+    let review = waiting
+        .split("action=\"/reviews/")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
+    let form = format!(
+        "csrf={}&verdict=justified&note=an+emergency+indeed",
+        hidden(&waiting, "csrf")
+    );
+    let after = officer
+        .send("POST", &format!("/reviews/{review}"), &form)
+        .expect(200)
+        .text();
+    assert!(after.contains("Nothing waits"), "{after}");
+    assert_eq!(physician.get("/reviews").status, 403);
+
+    physician.send("POST", &banner, &format!("csrf={token}")).expect(200);
+    assert_eq!(physician.get(&path).status, 403, "closed again");
 }

@@ -37,11 +37,17 @@ pub enum Obligation {
     Part2Notice,
     /// The access is to restricted data: wait for the audit entry to be fsynced before the answer leaves.
     SyncAudit,
+    /// Only who the patient is may be shown: id, name, birth date, gender.
+    MinimalBanner,
 }
 
 impl Obligation {
     /// All obligations.
-    pub const ALL: [Obligation; 2] = [Obligation::Part2Notice, Obligation::SyncAudit];
+    pub const ALL: [Obligation; 3] = [
+        Obligation::Part2Notice,
+        Obligation::SyncAudit,
+        Obligation::MinimalBanner,
+    ];
 
     /// The name used in `@obligation`.
     #[must_use]
@@ -49,6 +55,7 @@ impl Obligation {
         match self {
             Obligation::Part2Notice => "part-2-notice",
             Obligation::SyncAudit => "sync-audit",
+            Obligation::MinimalBanner => "minimal-banner",
         }
     }
 }

@@ -166,6 +166,12 @@ actions! {
     AccessLog = "access-log", Chart;
     /// Cryptographic erasure of a patient.
     Erase = "erase", Chart;
+    /// Emergency access to a patient without a treatment relationship.
+    BreakGlass = "break-glass", Chart;
+    /// A stated reason for a patient with whom a relationship is plausible.
+    StateReason = "state-reason", Chart;
+    /// End of one's own emergency access or stated reason.
+    EndAccess = "end-access", Chart;
     /// The CapabilityStatement.
     Capabilities = "capabilities", System;
     /// `$validate` of a body that is not stored.
@@ -226,6 +232,14 @@ actions! {
     ConfigWrite = "config-write", System;
     /// State of the server: capacity, checkpoints, certificates.
     Status = "status", System;
+    /// Sign on to units for a shift.
+    SignOn = "sign-on", System;
+    /// Let a colleague cover for one's patients.
+    Cover = "cover", System;
+    /// See the emergency accesses that wait for review.
+    ReviewRead = "review-read", System;
+    /// Decide whether an emergency access was justified.
+    Review = "review", System;
 }
 
 impl Action {
@@ -249,6 +263,8 @@ impl Action {
             Action::Delete => I::DELETE,
             // The access log speaks of the patient: whoever may not read the patient may not read it either.
             Action::AccessLog => I::READ,
+            // What they open is then read within the same scopes.
+            Action::BreakGlass | Action::StateReason | Action::EndAccess => I::READ,
             Action::Import => I::CREATE | I::UPDATE,
             _ => return None,
         }))

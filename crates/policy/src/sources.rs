@@ -33,6 +33,7 @@ impl Sources {
             "patient.cedar",
             "physician.cedar",
             "records-clerk.cedar",
+            "relations.cedar",
             "scopes.cedar",
             "service.cedar",
         ];

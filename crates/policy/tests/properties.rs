@@ -158,6 +158,66 @@ fn administrators_and_security_officers_reach_no_patient() {
     }
 }
 
+/// Without a treatment relationship a clinician reaches nothing but the banner, whatever the type, label, purpose, place,
+/// scope or assurance; and the banner is marked as such.
+#[test]
+fn without_a_relationship_a_clinician_reaches_the_banner_only() {
+    let engine = Engine::load().unwrap();
+    let mut banners = 0;
+    for role in [Role::Physician, Role::Nurse] {
+        for action in Action::ALL {
+            let reaches = matches!(action.group(), ActionGroup::View | ActionGroup::Write);
+            for t in ResourceType::all().filter(|_| reaches) {
+                for relation in [Relation::Plausible, Relation::Unrelated] {
+                    let decision = engine.decide(&Request::plain(role, *action, Target::Type(t), relation));
+                    if *action == Action::Search && t.name() == "Patient" {
+                        assert_eq!(decision.obligations, [keepwell_policy::Obligation::MinimalBanner]);
+                        banners += 1;
+                    } else {
+                        assert!(!decision.permit, "{role:?} {action:?} {t} {relation:?}");
+                    }
+                }
+                let related = engine.decide(&Request::plain(role, *action, Target::Type(t), Relation::Related));
+                assert!(
+                    !related
+                        .obligations
+                        .contains(&keepwell_policy::Obligation::MinimalBanner)
+                );
+            }
+        }
+    }
+    assert_eq!(banners, 4);
+}
+
+/// An emergency lends no rights beyond those of the own role.
+#[test]
+fn an_emergency_reaches_no_more_than_a_relationship() {
+    let engine = Engine::load().unwrap();
+    for role in Role::ALL {
+        for action in Action::ALL {
+            if !matches!(action.group(), ActionGroup::View | ActionGroup::Write) {
+                continue;
+            }
+            // One type of each class that treatment may need, and some that it may not.
+            let types = "Patient Person Appointment Coverage Claim Consent Provenance AuditEvent Encounter Condition Observation                          DiagnosticReport MedicationRequest MedicationAdministration CarePlan Composition List Location";
+            for t in types
+                .split_whitespace()
+                .map(|name| ResourceType::from_name(name).unwrap())
+            {
+                for labels in 0..8 {
+                    let ask = |relation| {
+                        engine.decide(&Request {
+                            labels: Labels(labels),
+                            ..Request::plain(role, *action, Target::Type(t), relation)
+                        })
+                    };
+                    assert!(!ask(Relation::Emergency).permit || ask(Relation::Related).permit);
+                }
+            }
+        }
+    }
+}
+
 /// A decision is a small part of a read; the bar (50 microseconds at the 99th percentile) is for release builds, so
 /// this prints and only fails on the absurd.
 #[test]

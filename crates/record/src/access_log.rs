@@ -10,11 +10,11 @@ use crate::page::Page;
 use crate::permit::Owed;
 use crate::text::assemble;
 use keepwell_ledger::Wait;
-use keepwell_model::actor::Context;
+use keepwell_model::actor::{Context, PurposeOfUse};
 use keepwell_model::json::{Value, object};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
-use keepwell_policy::{Action, Target};
+use keepwell_policy::Action;
 use keepwell_search::index::{RowKind, Version};
 use std::borrow::Cow;
 
@@ -96,15 +96,7 @@ impl Door {
         let t = crate::patient_type();
         let head = self.records.index.read().head(t, patient, self.ledger.visible());
         let head = head.ok_or_else(Refusal::not_found)?;
-        let relation = self.records.relation_of(&ctx.actor, head.home);
-        let d = self.decide(
-            ctx,
-            Action::AccessLog,
-            Target::Type(t),
-            relation,
-            keepwell_policy::Labels(head.labels),
-        );
-        if !d.permit {
+        if !self.decide_row(ctx, Action::AccessLog, t, &head).permit {
             return Err(Refusal::not_found());
         }
         let entries = self.ledger.access_log(head.home, u64::MAX, limit).map_err(|e| {
@@ -209,6 +201,7 @@ impl Door {
             home: newest.home,
         };
         access.count = u32::try_from(versions.len()).unwrap_or(u32::MAX);
+        owed.note(&mut access);
         if owed.notice {
             page.outcome(&[part_2_issue()]);
         }
@@ -232,6 +225,9 @@ fn action_letter(action: Action) -> &'static str {
         _ => "R",
     }
 }
+
+/// Codes of DICOM.
+const DCM: &str = "http://dicom.nema.org/resources/ontology/DCM";
 
 fn coding(system: &'static str, code: &'static str) -> Value<'static> {
     object([("system", Value::from(system)), ("code", Value::from(code))])
@@ -290,17 +286,24 @@ fn audit_event(line: &Line, patient: &str) -> Value<'static> {
         ("who", object([("display", Value::from("Keepwell"))])),
         ("requestor", Value::Bool(false)),
     ]);
+    // The beginning and the end of an emergency access are what DICOM calls a security alert, as in the example of R4.
+    let override_ = match a.action {
+        Action::BreakGlass => Some("110127"),
+        Action::EndAccess if a.purpose == PurposeOfUse::BreakTheGlass => Some("110138"),
+        _ => None,
+    };
+    let (kind, subtype) = match override_ {
+        Some(code) => (coding(DCM, "110113"), coding(DCM, code)),
+        None => (
+            coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
+            coding("http://hl7.org/fhir/restful-interaction", interaction(a.action)),
+        ),
+    };
     let mut event = object([
         ("resourceType", Value::from("AuditEvent")),
         ("id", Value::from(format!("entry-{}", line.seq))),
-        (
-            "type",
-            coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest"),
-        ),
-        (
-            "subtype",
-            list([coding("http://hl7.org/fhir/restful-interaction", interaction(a.action))]),
-        ),
+        ("type", kind),
+        ("subtype", list([subtype])),
         ("action", Value::from(action_letter(a.action))),
         ("recorded", Value::from(line.at.to_string())),
         ("outcome", Value::from(if a.status < 400 { "0" } else { "4" })),

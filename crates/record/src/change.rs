@@ -1,7 +1,9 @@
 //! What a request asks the one writer to do, and what it learns.
 
+use crate::door::Row;
 use crate::event::Access;
 use crate::permit::Permit;
+use crate::relation::Standing;
 use keepwell_ledger::Body;
 use keepwell_model::home::Home;
 use keepwell_model::time::Timestamp;
@@ -18,6 +20,8 @@ pub struct Change {
     pub(crate) writes: Vec<Write>,
     /// An own document written.
     pub(crate) own: Option<OwnWrite>,
+    /// Rows of patients whom the event is about beside what is written.
+    pub(crate) about: Vec<Row>,
     /// The event that goes into the same commit.
     pub(crate) access: Access,
     /// What `decide` found, one for each write.
@@ -43,6 +47,8 @@ pub(crate) struct Write {
     pub(crate) if_match: Option<u32>,
     /// Body and what the index needs; none for a deletion.
     pub(crate) prepared: Option<Prepared>,
+    /// How the actor stands to the patient it is about.
+    pub(crate) standing: Standing,
     /// Position among the plans.
     pub(crate) place: Option<usize>,
     /// Position of the row left under the old home, and that home.
@@ -78,11 +84,22 @@ pub(crate) struct OwnWrite {
     pub(crate) type_code: u16,
     pub(crate) id: String,
     pub(crate) body: Option<Body>,
-    /// Must not exist yet.
-    pub(crate) absent: bool,
+    /// What must be there before.
+    pub(crate) before: Before,
     pub(crate) version: u32,
     pub(crate) place: usize,
     pub(crate) deleted: bool,
+}
+
+/// What must be there before an own document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Anything.
+    Any,
+    /// No such document.
+    Absent,
+    /// This version: it was read, and nobody else has written since.
+    Version(u32),
 }
 
 /// Why the writer refused.

@@ -4,15 +4,18 @@ use crate::answer::Refusal;
 use crate::change::{Change, Unmet, Written};
 use crate::event::{Access, Shown, action_code};
 use crate::follower::Records;
-use crate::permit::{Gate, HomeLookup, Permit, stranger};
+use crate::permit::{Gate, Permit};
+use crate::relation::{Panel, Standing, needs_panel};
+use crate::standing::Keeping;
 use keepwell_ledger::{AppendError, Event, Ledger, Opened, ReadError, Wait};
-use keepwell_model::actor::{Actor, Context};
+use keepwell_model::actor::Context;
 use keepwell_model::home::Home;
 use keepwell_model::time::{Clock, Entropy};
 use keepwell_model::types::ResourceType;
 use keepwell_model::uuid;
 use keepwell_policy::{Action, Decision, Labels, Relation, Request, Target};
 use keepwell_search::index::Version;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,7 +33,12 @@ pub struct Limits {
     pub include_max: usize,
     /// Most entries of a batch or transaction.
     pub bundle_max: usize,
+    /// How long an emergency access lasts, in ms: at most [`EMERGENCY_MAX_MS`].
+    pub emergency_ms: i64,
 }
+
+/// The longest emergency access: four hours, in ms.
+pub const EMERGENCY_MAX_MS: i64 = 4 * 3_600_000;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -39,6 +47,7 @@ impl Default for Limits {
             page_max: 1000,
             include_max: 2000,
             bundle_max: 100_000,
+            emergency_ms: EMERGENCY_MAX_MS,
         }
     }
 }
@@ -51,6 +60,7 @@ pub struct Door {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) limits: Limits,
+    pub(crate) keeping: Mutex<Keeping>,
 }
 
 /// A row about to be shown: where it is and whose it is.
@@ -78,6 +88,7 @@ impl Door {
             clock,
             entropy,
             limits,
+            keeping: Mutex::default(),
         }
     }
 
@@ -120,8 +131,7 @@ impl Door {
     }
 
     pub(crate) fn permit(&self, ctx: &Context, action: Action) -> Permit {
-        let homes: Arc<dyn HomeLookup> = Arc::clone(&self.records) as Arc<dyn HomeLookup>;
-        Permit::new(&self.gate, ctx, action, homes)
+        Permit::new(&self.gate, ctx, action, &self.records, self.panel(ctx))
     }
 
     pub(crate) fn decide(
@@ -143,19 +153,51 @@ impl Door {
         ))
     }
 
+    /// The panel of a clinician, kept or made now; none for those to whom relationships mean nothing.
+    pub(crate) fn panel(&self, ctx: &Context) -> Option<Arc<Panel>> {
+        let actor = &ctx.actor;
+        if !needs_panel(actor.role) {
+            return None;
+        }
+        let key = (actor.id.clone(), actor.practitioner.clone().unwrap_or_default());
+        let made = self.records.panels.get(&key, ctx.at, || {
+            let documents = self.standing_documents()?;
+            Ok::<_, Refusal>(self.records.make_panel(actor, &documents, ctx.at))
+        });
+        // Nobody knows what the documents would have said: the clinician stands to nobody.
+        Some(made.unwrap_or_else(|_| Arc::new(Panel::nobody(ctx.at))))
+    }
+
+    /// How the actor stands to what is under `slot`.
+    pub(crate) fn standing(&self, ctx: &Context, slot: u32) -> Standing {
+        self.records.standing(&ctx.actor, self.panel(ctx).as_deref(), slot)
+    }
+
     /// How the actor stands to a home that may not have a slot yet.
-    pub(crate) fn relation_to(actor: &Actor, home: &Home) -> Relation {
-        match home {
-            Home::Patient(id) if actor.patient.as_ref() == Some(id) => Relation::Own,
-            Home::Shared => Relation::NoPatient,
-            Home::Patient(_) | Home::Several(_) => stranger(actor),
+    pub(crate) fn standing_to(&self, ctx: &Context, home: &Home) -> Standing {
+        match (home, self.panel(ctx)) {
+            (Home::Patient(id), _) if ctx.actor.patient.as_ref() == Some(id) => Standing::OWN,
+            (home, Some(panel)) => panel.standing_to(&self.records.homes.read(), home),
+            (Home::Shared, None) => Standing::NO_PATIENT,
+            (Home::Patient(_) | Home::Several(_), None) => Standing::UNRELATED,
         }
     }
 
     /// The decision about an existing row.
     pub(crate) fn decide_row(&self, ctx: &Context, action: Action, t: ResourceType, head: &Version) -> Arc<Decision> {
-        let relation = self.records.relation(&ctx.actor, head.home);
-        self.decide(ctx, action, Target::Type(t), relation, Labels(head.labels))
+        self.decide_standing(ctx, action, t, head, self.standing(ctx, head.home))
+    }
+
+    /// The decision about an existing row, by one who stands so to its patient.
+    pub(crate) fn decide_standing(
+        &self,
+        ctx: &Context,
+        action: Action,
+        t: ResourceType,
+        head: &Version,
+        standing: Standing,
+    ) -> Arc<Decision> {
+        self.decide(ctx, action, Target::Type(t), standing.relation, Labels(head.labels))
     }
 
     /// The first gate: refuses with 403 what the role may do for no patient at all.

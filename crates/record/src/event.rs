@@ -5,10 +5,11 @@
 //! of access stays, the patient does not. Neither half holds clinical values; search parameters are kept by name only.
 //! The layout is in `docs/formats/event.md`.
 
+use crate::relation::Standing;
 use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
-use keepwell_policy::Action;
+use keepwell_policy::{Action, Relation};
 
 /// Version byte of both halves.
 const VERSION: u8 = 1;
@@ -100,6 +101,17 @@ impl Access {
             request: context.request_id.clone(),
             reason: context.reason.clone(),
             params: String::new(),
+        }
+    }
+
+    /// Notes what the access rests on: the reason is the relationship where none was stated, and what is reached by
+    /// emergency access is for that purpose, whatever else is among it.
+    pub(crate) fn rests_on(&mut self, standing: Standing) {
+        if standing.relation == Relation::Emergency {
+            self.purpose = PurposeOfUse::BreakTheGlass;
+            standing.basis.name().clone_into(&mut self.reason);
+        } else if self.reason.is_empty() {
+            standing.basis.name().clone_into(&mut self.reason);
         }
     }
 
@@ -269,6 +281,13 @@ const ACTIONS: &[(u8, Action)] = &[
     (50, Action::ClientRead),
     (51, Action::ClientRegister),
     (52, Action::ClientEnd),
+    (60, Action::BreakGlass),
+    (61, Action::StateReason),
+    (62, Action::EndAccess),
+    (63, Action::SignOn),
+    (64, Action::Cover),
+    (65, Action::ReviewRead),
+    (66, Action::Review),
 ];
 
 /// The number of an action on disk, also the `kind` of the event's leaf; 0 = none yet.

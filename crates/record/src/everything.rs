@@ -51,6 +51,7 @@ impl Door {
         match self.everything_page(ctx, id, options, base) {
             Ok((body, rows, owed)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+                owed.note(&mut access);
                 self.log(access, &rows, owed.wait()).await?;
                 Ok(Answer {
                     status: 200,

@@ -3,8 +3,10 @@
 //! [`Records`] is what the ledger's one writer asks before a commit (`decide`) and tells after it (`apply`), and what
 //! it fills again from the log at a start (`replay`, or `load` from a snapshot). It is a pure function of the log.
 
-use crate::change::{Change, Decided, Guard, Unmet, Verb, Write, Written};
+use crate::change::{Before, Change, Decided, Guard, Unmet, Verb, Write, Written};
 use crate::event::{Shown, action_code};
+use crate::own::{COVER, DUTY, GRANT};
+use crate::relation::{Panels, bears};
 use crate::text;
 use hashbrown::{HashMap, HashSet};
 use keepwell_ledger::{Event, Follower, Header, HomeKey, Kind, Placed, Plan, Replayed, Turn};
@@ -19,6 +21,7 @@ use keepwell_search::index::{Index, Limits, NewRow, RowFacts, RowKind};
 use keepwell_search::term::Extracted;
 use parking_lot::RwLock;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Type codes from here on are own documents, never served under `/fhir`.
 pub(crate) const OWN: u16 = 0x8000;
@@ -28,6 +31,9 @@ pub struct Records {
     pub(crate) index: RwLock<Index>,
     pub(crate) homes: RwLock<Homes>,
     pub(crate) own: RwLock<HashMap<(u16, String), OwnHead>>,
+    pub(crate) panels: Panels,
+    /// Counts the writes of own documents that add to relationships.
+    documents: AtomicU64,
     seed: [u8; 16],
     /// Which references are to resources of this server: fixed with the log.
     pub(crate) base: Base,
@@ -90,8 +96,39 @@ impl Records {
             index: RwLock::new(Index::new(seed)),
             homes: RwLock::default(),
             own: RwLock::default(),
+            panels: Panels::default(),
+            documents: AtomicU64::new(1),
             seed,
             base,
+        }
+    }
+
+    /// The state of the own documents that add to relationships: another number means that one was written.
+    pub(crate) fn documents_generation(&self) -> u64 {
+        self.documents.load(Ordering::Acquire)
+    }
+
+    /// Notes that documents of a kind that adds to relationships were written.
+    fn documents_changed(&self) {
+        self.documents.fetch_add(1, Ordering::Release);
+        self.panels.void_all();
+    }
+
+    /// Makes void the panels that a change concerns. Called when the index has it.
+    fn void_panels(&self, change: &Change) {
+        let bearing = change.writes.iter().zip(&change.decided);
+        for (w, d) in bearing.filter(|(w, _)| bears(w.resource_type)) {
+            match (d, &w.prepared) {
+                (None, _) => {}
+                // Nobody stood to anybody by it before.
+                (Some(d), Some(new)) if d.prev == 0 => self.panels.void_named(&new.extracted),
+                _ => self.panels.void_all(),
+            }
+        }
+        if let Some(own) = &change.own
+            && matches!(own.type_code, DUTY | COVER | GRANT)
+        {
+            self.documents_changed();
         }
     }
 
@@ -231,8 +268,10 @@ impl Follower for Records {
                 return Err(Unmet::Again);
             }
             let head = self.own.read().get(&key).copied();
-            if own.absent && head.is_some_and(|h| !h.deleted) {
-                return Err(Unmet::Version);
+            match own.before {
+                Before::Absent if head.is_some_and(|h| !h.deleted) => return Err(Unmet::Version),
+                Before::Version(v) if head.is_none_or(|h| h.version != v) => return Err(Unmet::Version),
+                _ => {}
             }
         }
         for (w, d) in change.writes.iter_mut().zip(&mut decided) {
@@ -341,6 +380,9 @@ impl Follower for Records {
                         None => {}
                     }
                 }
+                for row in &change.about {
+                    by_slot.entry(row.home).or_default().push(row.rid);
+                }
                 change.access.count = u32::try_from(placed.len()).unwrap_or(u32::MAX);
                 parts = by_slot
                     .into_iter()
@@ -430,6 +472,7 @@ impl Follower for Records {
             };
             self.own.write().insert((own.type_code, own.id.clone()), head);
         }
+        self.void_panels(change);
     }
 
     fn answer(&self, change: Change, placed: &[Placed]) -> Vec<Written> {
@@ -488,6 +531,7 @@ impl Follower for Records {
         for row in &rows {
             self.replay_one(row);
         }
+        self.documents_changed();
     }
 
     fn rows_of(&self, slot: u32) -> Vec<u64> {
@@ -505,6 +549,8 @@ impl Follower for Records {
             homes.patients.remove(&id);
         }
         homes.several.remove(&slot);
+        drop(homes);
+        self.panels.void_all();
     }
 
     fn dump(&self, out: &mut dyn io::Write) -> io::Result<()> {
@@ -572,6 +618,7 @@ impl Follower for Records {
         *self.homes.write() = homes;
         *self.own.write() = own;
         *self.index.write() = index;
+        self.documents_changed();
         Ok(())
     }
 }

@@ -65,6 +65,7 @@ impl Door {
         match self.history_page(ctx, of, action, options, base) {
             Ok((body, rows, owed)) => {
                 access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+                owed.note(&mut access);
                 self.log(access, &rows, owed.wait()).await?;
                 Ok(Answer {
                     status: 200,

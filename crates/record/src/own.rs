@@ -2,8 +2,8 @@
 //! under `/fhir`.
 
 use crate::answer::Refusal;
-use crate::change::{Change, OwnWrite};
-use crate::door::Door;
+use crate::change::{Before, Change, OwnWrite};
+use crate::door::{Door, Row};
 use crate::event::Access;
 use crate::follower::OWN;
 use keepwell_ledger::Body;
@@ -21,9 +21,19 @@ const KINDS: &[(u16, &str)] = &[
     (OWN + 5, "authenticators"),
     (OWN + 6, "invitation"),
     (OWN + 7, "activation"),
+    (DUTY, "duty"),
+    (COVER, "cover"),
+    (GRANT, "grant"),
     (OWN + 20, "client"),
     (OWN + 21, "client-assertions"),
 ];
+
+/// Who is signed on to which units.
+pub(crate) const DUTY: u16 = OWN + 16;
+/// Who covers for whom.
+pub(crate) const COVER: u16 = OWN + 17;
+/// Access to one patient for a stated reason or in an emergency.
+pub(crate) const GRANT: u16 = OWN + 18;
 
 fn code(kind: &str) -> Option<u16> {
     KINDS.iter().find(|(_, k)| *k == kind).map(|(c, _)| *c)
@@ -43,6 +53,21 @@ impl Door {
         text: Option<&str>,
         absent: bool,
     ) -> Result<(), Refusal> {
+        let before = if absent { Before::Absent } else { Before::Any };
+        self.put_document_about(Access::of(ctx, action), kind, id, text, before, &[])
+            .await
+    }
+
+    /// The same with an event of the caller's, and the patients it is about.
+    pub(crate) async fn put_document_about(
+        &self,
+        access: Access,
+        kind: &str,
+        id: &str,
+        text: Option<&str>,
+        before: Before,
+        about: &[Row],
+    ) -> Result<(), Refusal> {
         let type_code = code(kind).ok_or_else(|| Refusal::new(500, "exception", "no such kind of document"))?;
         for _ in 0..crate::door::TRIES {
             let change = Change {
@@ -52,12 +77,13 @@ impl Door {
                     type_code,
                     id: id.to_owned(),
                     body: text.map(|t| Body::compress(t.as_bytes())),
-                    absent,
+                    before,
                     version: 0,
                     place: 0,
                     deleted: false,
                 }),
-                access: Access::of(ctx, action),
+                about: about.to_vec(),
+                access: access.clone(),
                 decided: Vec::new(),
             };
             if self.commit_once(change).await?.is_some() {

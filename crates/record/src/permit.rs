@@ -1,10 +1,12 @@
 //! May they: one Cedar decision per distinct question, cached; and the row predicate that search asks for every
 //! candidate, chain, include and count.
 
-use crate::follower::Homes;
+use crate::event::Access;
+use crate::follower::Records;
+use crate::relation::{Panel, Standing};
 use hashbrown::HashMap;
 use keepwell_ledger::Wait;
-use keepwell_model::actor::{Actor, Context, Place, PurposeOfUse, Role};
+use keepwell_model::actor::{Actor, Context, Place, PurposeOfUse};
 use keepwell_policy::{Action, Decision, Engine, Labels, Obligation, Relation, Request, Target};
 use keepwell_search::index::{RowFacts, Version};
 use parking_lot::RwLock;
@@ -74,16 +76,30 @@ pub(crate) struct Owed {
     pub(crate) notice: bool,
     /// Restricted records are among it: the entry is on disk before the answer leaves.
     sync: bool,
+    /// What the access rests on: an emergency before anything else.
+    standing: Option<Standing>,
 }
 
 impl Owed {
-    /// Adds what one decision demands.
-    pub(crate) fn add(&mut self, decision: &Decision) {
+    /// Adds what one decision demands, for one who stands so to the patient.
+    pub(crate) fn add(&mut self, decision: &Decision, standing: Standing) {
+        if self.standing.is_none() || standing.relation == Relation::Emergency {
+            self.standing = Some(standing);
+        }
         for obligation in &decision.obligations {
             match obligation {
                 Obligation::Part2Notice => self.notice = true,
                 Obligation::SyncAudit => self.sync = true,
+                // Followed by whoever shows the row.
+                Obligation::MinimalBanner => {}
             }
+        }
+    }
+
+    /// Notes in the event what the access rests on.
+    pub(crate) fn note(self, access: &mut Access) {
+        if let Some(standing) = self.standing {
+            access.rests_on(standing);
         }
     }
 
@@ -100,61 +116,85 @@ pub struct Permit {
     action: Action,
     purpose: PurposeOfUse,
     place: Place,
-    homes: Arc<dyn HomeLookup>,
+    records: Arc<Records>,
+    /// The patients of a clinician as of the beginning of the request.
+    panel: Option<Arc<Panel>>,
+    /// Rows that are shown as a minimal banner count as well: the request asks nothing that a banner would not tell.
+    banners: bool,
 }
 
-/// Tells what a slot stands for.
-pub(crate) trait HomeLookup: Send + Sync {
-    /// How `actor` stands to the patient of `slot`.
-    fn relation(&self, actor: &Actor, slot: u32) -> Relation;
-}
+impl Records {
+    /// How `actor`, a clinician with this panel or somebody else with none, stands to what is under `slot`. A resource of
+    /// several patients is nobody's own: it speaks of others.
+    pub(crate) fn standing(&self, actor: &Actor, panel: Option<&Panel>, slot: u32) -> Standing {
+        let homes = self.homes.read();
+        if let Some(panel) = panel {
+            return panel.standing(&homes, slot);
+        }
+        match homes.owners.get(&slot) {
+            Some(owner) if actor.patient.as_ref() == Some(owner) => Standing::OWN,
+            Some(_) => Standing::UNRELATED,
+            None if homes.several.contains_key(&slot) => Standing::UNRELATED,
+            None => Standing::NO_PATIENT,
+        }
+    }
 
-impl HomeLookup for crate::follower::Records {
-    fn relation(&self, actor: &Actor, slot: u32) -> Relation {
-        relation(&self.homes.read(), actor, slot)
+    /// Whether the slot stands for one or several patients.
+    pub(crate) fn is_patients(&self, slot: u32) -> bool {
+        let homes = self.homes.read();
+        homes.owners.contains_key(&slot) || homes.several.contains_key(&slot)
     }
 }
 
-/// How `actor` stands to the patient of `slot`. A resource of several patients is nobody's own: it speaks of others.
-pub(crate) fn relation(homes: &Homes, actor: &Actor, slot: u32) -> Relation {
-    if let Some(owner) = homes.owners.get(&slot) {
-        return match &actor.patient {
-            Some(own) if own == owner => Relation::Own,
-            _ => stranger(actor),
-        };
-    }
-    if homes.several.contains_key(&slot) {
-        return stranger(actor);
-    }
-    Relation::NoPatient
-}
-
-/// The relation to a patient who is not the actor. Treatment relationships are not recorded yet: the workforce of the
-/// organisation counts as related to all of its patients, a patient or machine to none.
-pub(crate) fn stranger(actor: &Actor) -> Relation {
-    match actor.role {
-        Role::Patient | Role::Service => Relation::Unrelated,
-        _ => Relation::Related,
-    }
+/// Whether the decision is to show no more than who the patient is.
+pub(crate) fn is_banner(decision: &Decision) -> bool {
+    decision.obligations.contains(&Obligation::MinimalBanner)
 }
 
 impl Permit {
-    pub(crate) fn new(gate: &Arc<Gate>, ctx: &Context, action: Action, homes: Arc<dyn HomeLookup>) -> Self {
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        ctx: &Context,
+        action: Action,
+        records: &Arc<Records>,
+        panel: Option<Arc<Panel>>,
+    ) -> Self {
         Self {
             gate: Arc::clone(gate),
             actor: Arc::clone(&ctx.actor),
             action,
             purpose: ctx.purpose,
             place: ctx.place,
-            homes,
+            records: Arc::clone(records),
+            panel,
+            banners: false,
         }
+    }
+
+    /// Counts rows that are shown as a banner too.
+    pub(crate) fn with_banners(mut self, banners: bool) -> Self {
+        self.banners = banners;
+        self
+    }
+
+    /// Whether treatment relationships decide for this actor.
+    pub(crate) fn is_clinicians(&self) -> bool {
+        self.panel.is_some()
+    }
+
+    fn standing(&self, slot: u32) -> Standing {
+        self.records.standing(&self.actor, self.panel.as_deref(), slot)
     }
 
     /// Whether the row may be shown for this action.
     #[must_use]
     pub fn permits(&self, row: &RowFacts) -> bool {
-        let relation = self.homes.relation(&self.actor, row.slot);
-        self.asks(row, relation)
+        self.asks(row, self.standing(row.slot).relation)
+    }
+
+    /// Whether a row that is permitted is shown as a banner only.
+    pub(crate) fn banner_only(&self, row: &Version) -> bool {
+        self.banners && is_banner(&self.decision(&row.facts(), self.standing(row.home).relation))
     }
 
     /// What showing these rows, which are permitted, demands.
@@ -165,14 +205,16 @@ impl Permit {
             // Neighbours are mostly of one patient, type and label set.
             let key = (row.slot, row.resource_type, row.labels);
             if last.replace(key) != Some(key) {
-                owed.add(&self.decision(&row, self.homes.relation(&self.actor, row.slot)));
+                let standing = self.standing(row.slot);
+                owed.add(&self.decision(&row, standing.relation), standing);
             }
         }
         owed
     }
 
     fn asks(&self, row: &RowFacts, relation: Relation) -> bool {
-        self.decision(row, relation).permit
+        let decision = self.decision(row, relation);
+        decision.permit && (self.banners || !is_banner(&decision))
     }
 
     fn decision(&self, row: &RowFacts, relation: Relation) -> Arc<Decision> {
@@ -195,7 +237,7 @@ impl Permit {
         move |row| {
             let relation = match *last.borrow() {
                 Some((home, relation)) if home == row.slot => relation,
-                _ => self.homes.relation(&self.actor, row.slot),
+                _ => self.standing(row.slot).relation,
             };
             *last.borrow_mut() = Some((row.slot, relation));
             let key = (row.resource_type.code(), row.labels, relation);
@@ -206,20 +248,5 @@ impl Permit {
             asked.borrow_mut().push((key, yes));
             yes
         }
-    }
-}
-
-impl crate::follower::Records {
-    /// How `actor` stands to the patient of `slot`.
-    pub(crate) fn relation_of(&self, actor: &Actor, slot: u32) -> Relation {
-        relation(&self.homes.read(), actor, slot)
-    }
-}
-
-impl crate::follower::Records {
-    /// Whether the slot stands for one or several patients.
-    pub(crate) fn is_patients(&self, slot: u32) -> bool {
-        let homes = self.homes.read();
-        homes.owners.contains_key(&slot) || homes.several.contains_key(&slot)
     }
 }

@@ -54,15 +54,18 @@ impl Door {
         let Some(head) = head else {
             return Err(self.refuse(access, Refusal::not_found()).await);
         };
-        let decision = self.decide_row(ctx, action, t, &head);
+        let standing = self.standing(ctx, head.home);
+        let decision = self.decide_standing(ctx, action, t, &head, standing);
         if !decision.permit {
-            return Err(self.refuse(access, Refusal::not_found()).await);
+            let refusal = self.not_yours(ctx, t, &head, standing);
+            return Err(self.refuse(access, refusal).await);
         }
         if head.kind != RowKind::Version {
             return Err(self.refuse(access, Refusal::gone()).await);
         }
         let mut owed = Owed::default();
-        owed.add(&decision);
+        owed.add(&decision, standing);
+        owed.note(&mut access);
         let last_updated = Timestamp(head.last_updated);
         let mut answer = Answer {
             status: 200,

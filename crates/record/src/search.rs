@@ -7,7 +7,7 @@ use crate::event::Access;
 use crate::page::Page;
 use crate::permit::Owed;
 use crate::text::assemble;
-use crate::view::{View, render};
+use crate::view::{View, banner, render};
 use keepwell_ledger::Opened;
 use keepwell_model::actor::Context;
 use keepwell_model::json;
@@ -18,7 +18,8 @@ use keepwell_policy::Action;
 use keepwell_search::definition::find;
 use keepwell_search::index::{Cursor, Limits, Version};
 use keepwell_search::parse::{Options, compartment, parse};
-use keepwell_search::query::{Clause, Query, Summary, Test, Total, UriTest};
+use keepwell_search::query::{Clause, Query, SortBy, SortKey, Summary, Test, Total, UriTest};
+use keepwell_search::term::ParamNo;
 use keepwell_search::terminology::{Codes, Hl7, Stored, expand};
 use std::sync::Arc;
 
@@ -116,6 +117,7 @@ impl Door {
             Err(e) => return Err(self.refuse(access, e).await),
         };
         access.count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        owed.note(&mut access);
         self.log(access, &rows, owed.wait()).await?;
         Ok(Answer {
             status: 200,
@@ -153,7 +155,15 @@ impl Door {
             query.includes.clear();
         }
         let visible = self.ledger.visible();
-        let permit = self.permit(ctx, Action::Search);
+        let banners = asks_no_more_than_a_banner(&query);
+        let permit = self.permit(ctx, Action::Search).with_banners(banners);
+        if banners && permit.is_clinicians() && query.sort.is_empty() {
+            // The newest first, as by default, would tell whose record changed last.
+            query.sort.push(SortKey {
+                by: SortBy::Id,
+                descending: false,
+            });
+        }
         let cursor = resumed.as_ref().map(|r| &r.cursor);
         // Matches carry what the page needs, so that the index is not held while rows are opened.
         let limits = Limits {
@@ -187,7 +197,14 @@ impl Door {
             page.hit(request.base, hit.resource_type, &h.id, mode, |out| {
                 let from = out.len();
                 let at = Timestamp(h.last_updated);
-                if view.is_whole() {
+                if permit.banner_only(hit) {
+                    let mut one = Vec::new();
+                    assemble(hit.resource_type, &h.id, h.version, at, &opened.text, &mut one);
+                    failed = banner(&view, &mut one);
+                    if failed.is_ok() {
+                        out.extend_from_slice(&one);
+                    }
+                } else if view.is_whole() {
                     assemble(hit.resource_type, &h.id, h.version, at, &opened.text, out);
                 } else {
                     let mut one = Vec::new();
@@ -252,6 +269,53 @@ impl Door {
         }
         Ok(Resumed { cursor, params })
     }
+}
+
+/// What of a Patient a clinician without a treatment relationship may search and sort by: what the banner tells, and a
+/// number they must know already. Anything else would be answered by whether the patient is found.
+const BANNER_PARAMS: &[&str] = &[
+    "name",
+    "family",
+    "given",
+    "phonetic",
+    "birthdate",
+    "gender",
+    "identifier",
+];
+
+/// Whether the answer to `query` tells nothing of a patient beyond the minimal banner.
+fn asks_no_more_than_a_banner(query: &Query) -> bool {
+    let t = query.resource_type;
+    if t != crate::patient_type() || !query.includes.is_empty() {
+        return false;
+    }
+    let named = |no: &ParamNo, allowed: &[&str]| {
+        allowed
+            .iter()
+            .any(|code| find(t, code).is_some_and(|(known, _)| known == *no))
+    };
+    fn plain(clause: &Clause, named: &dyn Fn(&ParamNo) -> bool) -> bool {
+        match clause {
+            Clause::Match { param, .. } => named(param),
+            Clause::Any(all) | Clause::All(all) => all.iter().all(|c| plain(c, named)),
+            Clause::Id(_) | Clause::Never => true,
+            // Absence tells as well, and so does everything that leads to another resource.
+            Clause::Missing { .. }
+            | Clause::Chain { .. }
+            | Clause::Has { .. }
+            | Clause::LastUpdated(_)
+            | Clause::Not(_)
+            | Clause::Compartment { .. } => false,
+        }
+    }
+    let clauses = query.clauses.iter().all(|c| plain(c, &|no| named(no, BANNER_PARAMS)));
+    // Sorting shows an order: by what the banner itself shows.
+    let sorts = query.sort.iter().all(|key| match &key.by {
+        SortBy::Param(no) => named(no, &["name", "family", "given", "birthdate", "gender"]),
+        SortBy::Id => true,
+        SortBy::LastUpdated => false,
+    });
+    clauses && sorts
 }
 
 struct Resumed {

@@ -44,13 +44,7 @@ pub(crate) fn render(t: ResourceType, view: &View, bytes: &mut Vec<u8>) -> Resul
                 }
             }
         };
-        let mark = keepwell_model::json::object([
-            (
-                "system",
-                Value::from("http://terminology.hl7.org/CodeSystem/v3-ObservationValue"),
-            ),
-            ("code", Value::from("SUBSETTED")),
-        ]);
+        let mark = subsetted();
         match meta.get_mut("tag") {
             Some(Value::Array(tags)) => tags.push(mark),
             _ => meta.set("tag", Value::Array(vec![mark])),
@@ -60,6 +54,55 @@ pub(crate) fn render(t: ResourceType, view: &View, bytes: &mut Vec<u8>) -> Resul
     value.write(&mut out);
     *bytes = out.into_bytes();
     Ok(())
+}
+
+/// Cuts a Patient down to who it is, within the view: what a clinician without a treatment relationship is shown.
+pub(crate) fn banner(view: &View, bytes: &mut Vec<u8>) -> Result<(), Refusal> {
+    let t = crate::patient_type();
+    let whole = std::mem::take(bytes);
+    let mut value = parse_json(&whole)?;
+    if let Value::Object(members) = &mut value {
+        members.retain(|(name, _)| {
+            matches!(&**name, "resourceType" | "id")
+                || matches!(&**name, "name" | "birthDate" | "gender") && keeps(t, view, name)
+        });
+        if let Some((_, names)) = members.iter_mut().find(|(name, _)| name == "name")
+            && let Value::Array(names) = names
+        {
+            for name in names {
+                bare(name);
+            }
+        }
+        members.insert(
+            usize::from(!members.is_empty()),
+            (
+                Cow::Borrowed("meta"),
+                keepwell_model::json::object([("tag", Value::Array(vec![subsetted()]))]),
+            ),
+        );
+    }
+    let mut out = String::with_capacity(512);
+    value.write(&mut out);
+    *bytes = out.into_bytes();
+    Ok(())
+}
+
+/// Takes extensions off a HumanName: they may say anything. How a name is written in other scripts is one too, and goes.
+fn bare(name: &mut Value<'_>) {
+    if let Value::Object(members) = name {
+        members.retain(|(n, _)| matches!(&**n, "use" | "text" | "family" | "given" | "prefix" | "suffix"));
+    }
+}
+
+/// The tag of a resource that is not shown whole.
+fn subsetted() -> Value<'static> {
+    keepwell_model::json::object([
+        (
+            "system",
+            Value::from("http://terminology.hl7.org/CodeSystem/v3-ObservationValue"),
+        ),
+        ("code", Value::from("SUBSETTED")),
+    ])
 }
 
 fn keeps(t: ResourceType, view: &View, member: &str) -> bool {

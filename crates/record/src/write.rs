@@ -5,6 +5,7 @@ use crate::change::{Change, Guard, Prepared, Verb, Write, Written};
 use crate::door::Door;
 use crate::event::Access;
 use crate::follower::labels_of;
+use crate::relation::Standing;
 use crate::text::{assemble, stored};
 use keepwell_ledger::Body;
 use keepwell_model::actor::Context;
@@ -116,8 +117,10 @@ impl Door {
     ) -> Result<(Write, String), Refusal> {
         let action = intent.action();
         let head = self.records.index.read().head(t, id, u64::MAX);
+        let mut standing = Standing::NO_PATIENT;
         if let Some(h) = &head {
             self.may_touch(ctx, action, t, h)?;
+            standing = self.standing(ctx, h.home);
         }
         let value = match intent {
             Intent::Create(v) | Intent::Update(v) | Intent::Patch(v) => Some(*v),
@@ -142,17 +145,18 @@ impl Door {
                     home::home(t, v, &self.records.base)
                 };
                 let labels = labels_of(v);
-                let relation = Self::relation_to(&ctx.actor, &home);
+                let to = self.standing_to(ctx, &home);
                 let mut actions = vec![action];
                 if head.as_ref().is_none_or(|h| h.kind != RowKind::Version) && action == Action::Update {
                     actions.push(Action::Create);
                 }
                 for a in actions {
-                    let d = self.decide(ctx, a, Target::Type(t), relation, labels);
+                    let d = self.decide(ctx, a, Target::Type(t), to.relation, labels);
                     if !d.permit {
                         return Err(Refusal::forbidden(&d.reason));
                     }
                 }
+                standing = to;
                 text = stored(v);
                 Some(Prepared {
                     body: Body::compress(text.as_bytes()),
@@ -169,6 +173,7 @@ impl Door {
             seen: head.map(|h| h.version),
             if_match,
             prepared,
+            standing,
             place: None,
             left: None,
         };
@@ -193,10 +198,14 @@ impl Door {
         if let [one] = writes.as_slice() {
             access.resource_type = Some(one.resource_type);
         }
+        for write in &writes {
+            access.rests_on(write.standing);
+        }
         Change {
             guards,
             writes,
             own: None,
+            about: Vec::new(),
             access,
             decided: Vec::new(),
         }

@@ -9,6 +9,8 @@ use keepwell_model::actor::{Actor, Context, Role};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use std::future::Future;
+
+pub use keepwell_record::{EMERGENCY_REASONS, GrantKind, Granted, Review, STATED_REASONS};
 use std::sync::Arc;
 
 /// The doors behind the pages. Methods may run concurrently.
@@ -88,6 +90,40 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<AccessLog, Refusal>> + Send;
 
+    /// Who a patient is whom the person may find but not open, and what they are offered; `None` for nothing. Logged like
+    /// a search.
+    fn offer(&self, ctx: &Context, id: &str) -> impl Future<Output = Option<Offered>> + Send;
+
+    /// Breaks the glass: emergency access to this patient.
+    fn break_glass(
+        &self,
+        ctx: &Context,
+        id: &str,
+        code: &str,
+        text: &str,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// States a reason for opening this record.
+    fn state_reason(&self, ctx: &Context, id: &str, code: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Ends the own access to this patient.
+    fn end_access(&self, ctx: &Context, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The emergency accesses of the person that run now: every page says so.
+    fn emergencies(&self, actor: &Arc<Actor>) -> Vec<Granted>;
+
+    /// The emergency accesses that wait for review, the soonest due first.
+    fn reviews(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Review>, Refusal>> + Send;
+
+    /// Decides a review.
+    fn review(
+        &self,
+        ctx: &Context,
+        id: &str,
+        justified: bool,
+        note: &str,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Keys, log and storage in words, without any patient.
     fn status(&self, ctx: &Context) -> impl Future<Output = Result<Vec<Group>, Refusal>> + Send;
 
@@ -99,6 +135,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Ends a client: its tokens are void when this returns.
     fn end_client(&self, ctx: &Context, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// A patient whom the person may find but not open.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// Who it is, as JSON.
+    pub patient: String,
+    /// A stated reason opens the record.
+    pub stated: bool,
 }
 
 /// What does not change while the server runs.

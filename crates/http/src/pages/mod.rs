@@ -93,6 +93,27 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
         "a session; the policy decides (access-log)",
     ),
     (
+        "POST",
+        "/patients/{id}/break-glass",
+        "a session and its token; the policy decides (break-glass)",
+    ),
+    (
+        "POST",
+        "/patients/{id}/state-reason",
+        "a session and its token; the policy decides (state-reason)",
+    ),
+    (
+        "POST",
+        "/patients/{id}/end-access",
+        "a session and its token; the policy decides (end-access)",
+    ),
+    ("GET", "/reviews", "a session; the policy decides (review-read)"),
+    (
+        "POST",
+        "/reviews/{id}",
+        "a session and its token; the policy decides (review)",
+    ),
+    (
         "GET",
         "/record",
         "a patient's session; the policy decides (read, search)",
@@ -152,6 +173,11 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/find/results", get(results::<B>))
         .route("/patients/{id}", get(chart_page::<B>))
         .route("/patients/{id}/access", get(access_page::<B>))
+        .route("/patients/{id}/break-glass", post(break_glass::<B>))
+        .route("/patients/{id}/state-reason", post(state_reason::<B>))
+        .route("/patients/{id}/end-access", post(end_access::<B>))
+        .route("/reviews", get(reviews_page::<B>))
+        .route("/reviews/{id}", post(review::<B>))
         .route("/record", get(own_record::<B>))
         .route("/record/access", get(own_access::<B>))
         .route("/status", get(status_page::<B>))
@@ -201,10 +227,12 @@ async fn guarded<B: Backend>(State(pages): Shared<B>, request: Request, next: Ne
 impl<B: Backend> Pages<B> {
     fn page(&self, title: &'static str, session: Option<&Session>, here: &str) -> Page {
         let user = session.map(|s| User::new(&s.actor, &s.csrf, here));
+        let running = session.map(|s| self.backend.emergencies(&s.actor)).unwrap_or_default();
         Page {
             title,
             user,
             demo: self.backend.site().demo,
+            emergencies: running.iter().map(view::Running::new).collect(),
         }
     }
 
@@ -352,6 +380,12 @@ fn home() -> [Link; 1] {
 }
 
 fn see_other(to: &'static str) -> Response {
+    lead(to)
+}
+
+/// To a page of ours. A path with anything else than visible ASCII leads to the start page.
+fn lead(to: &str) -> Response {
+    let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/"));
     (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response()
 }
 
@@ -633,6 +667,7 @@ impl<B: Backend> Pages<B> {
         };
         let found = match found {
             Ok(found) => found,
+            Err(refusal @ Refusal::Forbidden(_)) => return self.offer(&ctx, session, seen, id, &refusal).await,
             Err(refusal) => return self.refused(&refusal, Some(session), seen),
         };
         let Ok(patient) = json::parse(&found.patient) else {
@@ -667,6 +702,41 @@ impl<B: Backend> Pages<B> {
         .into_response()
     }
 
+    /// Opens a record in an emergency, or for a stated reason, and leads to it.
+    async fn open_by(&self, id: &str, request: Request, emergency: bool) -> Response {
+        let (parts, form) = split::<ReasonForm>(request).await;
+        let (session, seen) = match self.signed_in(&parts).await {
+            Ok(found) => found,
+            Err(to) => return *to,
+        };
+        let ctx = self.context(&session, &seen, EntryPath::Link);
+        let done = match self.checked(form, |f| &f.csrf, &session) {
+            Ok(_) if !is_id(id) => Err(Refusal::NotFound),
+            Ok(form) if emergency => self.backend.break_glass(&ctx, id, &form.code, &form.text).await,
+            Ok(form) => self.backend.state_reason(&ctx, id, &form.code).await,
+            Err(refusal) => Err(refusal),
+        };
+        match done {
+            Ok(()) => lead(&format!("/patients/{id}")),
+            Err(Refusal::Confirm) => lead(&format!("/confirm?to=patients/{id}")),
+            Err(refusal) => self.refused(&refusal, Some(&session), &seen),
+        }
+    }
+
+    /// What is shown where a patient may be found but not opened: who it is, and what is offered.
+    async fn offer(&self, ctx: &Context, session: &Session, seen: &Seen, id: &str, refusal: &Refusal) -> Response {
+        let Some(offered) = self.backend.offer(ctx, id).await else {
+            return self.refused(refusal, Some(session), seen);
+        };
+        let Ok(patient) = json::parse(&offered.patient) else {
+            return self.refused(&Refusal::Failed, Some(session), seen);
+        };
+        let banner = Banner::from_patient(&patient, self.today());
+        let page = self.page("Closed record", Some(session), "");
+        let body = view::render_offer(&page, &session.csrf, &banner, offered.stated);
+        (StatusCode::FORBIDDEN, Html(body)).into_response()
+    }
+
     async fn access(&self, session: &Session, seen: &Seen, id: &str, own: bool) -> Response {
         let ctx = self.context(session, seen, EntryPath::Link);
         let found = if is_id(id) {
@@ -692,6 +762,89 @@ impl<B: Backend> Pages<B> {
         };
         let page = self.page(title, Some(session), here);
         Html(view::render_access(&page, &banner, &log, own)).into_response()
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct ReasonForm {
+    #[serde(default)]
+    csrf: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    text: String,
+}
+
+async fn break_glass<B: Backend>(State(pages): Shared<B>, Path(id): Path<String>, request: Request) -> Response {
+    pages.open_by(&id, request, true).await
+}
+
+async fn state_reason<B: Backend>(State(pages): Shared<B>, Path(id): Path<String>, request: Request) -> Response {
+    pages.open_by(&id, request, false).await
+}
+
+async fn end_access<B: Backend>(State(pages): Shared<B>, Path(id): Path<String>, request: Request) -> Response {
+    let (parts, form) = split::<ReasonForm>(request).await;
+    let (session, seen) = match pages.signed_in(&parts).await {
+        Ok(found) => found,
+        Err(to) => return *to,
+    };
+    let ctx = pages.context(&session, &seen, EntryPath::Link);
+    let done = match pages.checked(form, |f| &f.csrf, &session) {
+        Ok(_) if is_id(&id) => pages.backend.end_access(&ctx, &id).await,
+        Ok(_) => Err(Refusal::NotFound),
+        Err(refusal) => Err(refusal),
+    };
+    match done {
+        Ok(()) => see_other("/find"),
+        Err(refusal) => pages.refused(&refusal, Some(&session), &seen),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct VerdictForm {
+    #[serde(default)]
+    csrf: String,
+    #[serde(default)]
+    verdict: String,
+    #[serde(default)]
+    note: String,
+}
+
+async fn reviews_page<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let (session, seen) = match pages.signed_in(&parts).await {
+        Ok(found) => found,
+        Err(to) => return *to,
+    };
+    let ctx = pages.context(&session, &seen, EntryPath::WorkList);
+    match pages.backend.reviews(&ctx).await {
+        Ok(reviews) => {
+            let page = pages.page("Emergency access", Some(&session), "/reviews");
+            Html(view::render_reviews(&page, &session.csrf, &reviews)).into_response()
+        }
+        Err(refusal) => pages.refused(&refusal, Some(&session), &seen),
+    }
+}
+
+async fn review<B: Backend>(State(pages): Shared<B>, Path(id): Path<String>, request: Request) -> Response {
+    let (parts, form) = split::<VerdictForm>(request).await;
+    let (session, seen) = match pages.signed_in(&parts).await {
+        Ok(found) => found,
+        Err(to) => return *to,
+    };
+    let ctx = pages.context(&session, &seen, EntryPath::WorkList);
+    let done = match pages.checked(form, |f| &f.csrf, &session) {
+        Ok(form) if matches!(form.verdict.as_str(), "justified" | "not-justified") => {
+            let justified = form.verdict == "justified";
+            pages.backend.review(&ctx, &id, justified, &form.note).await
+        }
+        Ok(_) => Err(Refusal::Invalid("Say whether the access was justified.".to_owned())),
+        Err(refusal) => Err(refusal),
+    };
+    match done {
+        Ok(()) => see_other("/reviews"),
+        Err(refusal) => pages.refused(&refusal, Some(&session), &seen),
     }
 }
 

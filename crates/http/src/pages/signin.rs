@@ -9,7 +9,7 @@ use super::backend::{
 };
 use super::read::instant;
 use super::view::Page;
-use super::{Pages, Shared, cookies, see_other, split};
+use super::{Pages, Shared, cookies, is_id, lead, see_other, split};
 use askama::Template;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -543,10 +543,14 @@ pub(super) async fn secure<B: Backend>(State(pages): Shared<B>, request: Request
 // ------------------------------------------------------------------ a proof again
 
 /// Pages that a proof may lead back to: never an address out of the request.
-fn target(to: &str) -> &'static str {
+/// Where a confirmed step leads: one of our own pages, never what somebody else wrote into an address.
+fn target(to: &str) -> String {
     match to {
-        "users" => "/users",
-        _ => "/security",
+        "users" => "/users".to_owned(),
+        _ => match to.strip_prefix("patients/") {
+            Some(id) if is_id(id) => format!("/patients/{id}"),
+            _ => "/security".to_owned(),
+        },
     }
 }
 
@@ -567,8 +571,12 @@ pub(super) async fn confirm_form<B: Backend>(State(pages): Shared<B>, request: R
         Ok(found) => found,
         Err(to) => return *to,
     };
-    let users = parts.uri.query().is_some_and(|q| q == "to=users");
-    pages.confirm_page(&session, if users { "users" } else { "security" }, None)
+    let asked = parts
+        .uri
+        .query()
+        .and_then(|q| q.strip_prefix("to="))
+        .unwrap_or_default();
+    pages.confirm_page(&session, target(asked).trim_start_matches('/'), None)
 }
 
 pub(super) async fn confirm<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
@@ -590,7 +598,7 @@ pub(super) async fn confirm<B: Backend>(State(pages): Shared<B>, request: Reques
     };
     let ctx = pages.context(&session, &seen, EntryPath::Link);
     match pages.backend.secure(&ctx, act, &cookies(&parts.headers)).await {
-        Ok(Secured::Renewed(set)) => with_cookies(see_other(to), set),
+        Ok(Secured::Renewed(set)) => with_cookies(lead(&to), set),
         Ok(Secured::Passkey(options, set)) => {
             let asking = Asking {
                 heading: "Confirm with a passkey",
@@ -599,12 +607,12 @@ pub(super) async fn confirm<B: Backend>(State(pages): Shared<B>, request: Reques
                 action: "/confirm",
                 act: to.trim_start_matches('/'),
                 csrf: &session.csrf,
-                back: to,
+                back: &to,
             };
             let page = pages.page("Passkey", Some(&session), "");
             with_cookies(Html(render_passkey(&page, &asking)).into_response(), set)
         }
-        Ok(_) => see_other(to),
+        Ok(_) => lead(&to),
         Err(Refusal::SecondFactor | Refusal::SignIn) => {
             let message = "That did not work. After several tries in a row it takes longer until the next one counts.";
             pages.confirm_page(&session, to.trim_start_matches('/'), Some(message))

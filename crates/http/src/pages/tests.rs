@@ -60,6 +60,7 @@ fn page(role: Role) -> Page {
         title: "T",
         user: Some(User::new(&actor(role), "token", "/find")),
         demo: true,
+        emergencies: Vec::new(),
     }
 }
 
@@ -559,6 +560,7 @@ fn no_other_page_lets_markup_through() {
             title: "T",
             user: Some(User::new(&person, text, "/find")),
             demo: true,
+            emergencies: Vec::new(),
         };
         let asked = Find {
             name: text.to_owned(),
@@ -731,6 +733,7 @@ struct Fake {
     site: Site,
     asked: Mutex<Vec<(String, PurposeOfUse, EntryPath)>>,
     ended: Mutex<Vec<String>>,
+    emergency: std::sync::atomic::AtomicBool,
 }
 
 impl Fake {
@@ -740,7 +743,9 @@ impl Fake {
 
     fn may(ctx: &Context, id: &str) -> Result<String, Refusal> {
         let own = ctx.actor.role != Role::Patient || ctx.actor.patient.as_deref() == Some(id);
-        if id == "p1" && own {
+        if id == "closed" {
+            Err(Refusal::Forbidden("no relationship".to_owned()))
+        } else if id == "p1" && own {
             Ok(SAMPLE.lines().next().unwrap().to_owned())
         } else {
             Err(Refusal::NotFound)
@@ -890,6 +895,65 @@ impl Backend for Fake {
         }
     }
 
+    async fn offer(&self, _: &Context, id: &str) -> Option<Offered> {
+        (id == "closed").then(|| Offered {
+            patient:
+                r#"{"resourceType":"Patient","id":"closed","name":[{"family":"Closed"}],"birthDate":"1960-01-01"}"#
+                    .to_owned(),
+            stated: false,
+        })
+    }
+
+    async fn break_glass(&self, ctx: &Context, id: &str, code: &str, text: &str) -> Result<(), Refusal> {
+        if text == "long ago" {
+            return Err(Refusal::Confirm);
+        }
+        self.note(&format!("break {id} {code} {text}"), ctx);
+        Ok(())
+    }
+
+    async fn state_reason(&self, ctx: &Context, id: &str, code: &str) -> Result<(), Refusal> {
+        self.note(&format!("state {id} {code}"), ctx);
+        Ok(())
+    }
+
+    async fn end_access(&self, ctx: &Context, id: &str) -> Result<(), Refusal> {
+        self.note(&format!("end {id}"), ctx);
+        Ok(())
+    }
+
+    fn emergencies(&self, actor: &Arc<Actor>) -> Vec<Granted> {
+        let running = actor.role == Role::Nurse && self.emergency.load(std::sync::atomic::Ordering::Relaxed);
+        let one = Granted {
+            patient: "p1".to_owned(),
+            kind: GrantKind::Emergency,
+            until: NOW,
+        };
+        if running { vec![one] } else { Vec::new() }
+    }
+
+    async fn reviews(&self, ctx: &Context) -> Result<Vec<Review>, Refusal> {
+        self.note("reviews", ctx);
+        Ok(vec![Review {
+            id: "r1".to_owned(),
+            user: "u".to_owned(),
+            display: "Dr <b>".to_owned(),
+            role: Some(Role::Physician),
+            patient: Some("p1".to_owned()),
+            code: "safety".to_owned(),
+            text: "<i>fell</i>".to_owned(),
+            from: NOW,
+            until: NOW,
+            due: NOW,
+            overdue: true,
+        }])
+    }
+
+    async fn review(&self, ctx: &Context, id: &str, justified: bool, note: &str) -> Result<(), Refusal> {
+        self.note(&format!("review {id} {justified} {note}"), ctx);
+        Ok(())
+    }
+
     async fn status(&self, ctx: &Context) -> Result<Vec<Group>, Refusal> {
         self.note("status", ctx);
         Ok(groups("fine"))
@@ -929,6 +993,7 @@ impl Clinic {
             site,
             asked: Mutex::default(),
             ended: Mutex::default(),
+            emergency: false.into(),
         });
         Self {
             app: router(fake.clone()),
@@ -1537,4 +1602,116 @@ fn dates_of_a_form_are_the_dates_of_fhir() {
         assert!(When::parse(good).is_some());
     }
     assert!(When::parse("23.04.1957").is_none());
+}
+
+#[tokio::test]
+async fn a_closed_record_shows_who_it_is_and_what_is_offered() {
+    let clinic = Clinic::open();
+    let (status, _, body) = clinic.get(Some(Role::Physician), "/patients/closed").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(body.contains("Closed") && body.contains("/patients/closed/break-glass"));
+    assert!(
+        !body.contains("/state-reason"),
+        "only where a relationship is plausible"
+    );
+
+    let form = "csrf=csrf-physician&code=emergency&text=found+lying+in+the+hall";
+    let (status, answer, _) = clinic
+        .post(
+            Some(Role::Physician),
+            "/patients/closed/break-glass",
+            form,
+            "same-origin",
+        )
+        .await;
+    assert_eq!((status, location(&answer)), (StatusCode::SEE_OTHER, "/patients/closed"));
+    let asked = clinic.fake.asked.lock().clone();
+    assert!(
+        asked
+            .iter()
+            .any(|(what, ..)| what == "break closed emergency found lying in the hall")
+    );
+    // Where the last proof is old, one proves it anew and comes back to the record; nowhere else.
+    let stale = "csrf=csrf-physician&code=emergency&text=long+ago";
+    let (_, answer, _) = clinic
+        .post(
+            Some(Role::Physician),
+            "/patients/closed/break-glass",
+            stale,
+            "same-origin",
+        )
+        .await;
+    assert_eq!(location(&answer), "/confirm?to=patients/closed");
+    for (to, end) in [
+        ("patients/closed", "/patients/closed"),
+        ("patients//evil.example", "/security"),
+        ("/evil.example", "/security"),
+    ] {
+        let (_, answer, _) = clinic
+            .post(
+                Some(Role::Physician),
+                "/confirm",
+                &format!("csrf=csrf-physician&password=right&to={}", to.replace('/', "%2F")),
+                "same-origin",
+            )
+            .await;
+        assert_eq!(location(&answer), end, "{to}");
+    }
+    // A form of another session does nothing.
+    for path in ["break-glass", "state-reason", "end-access"] {
+        let path = format!("/patients/closed/{path}");
+        let (status, ..) = clinic
+            .post(
+                Some(Role::Physician),
+                &path,
+                "csrf=x&code=emergency&text=long+enough",
+                "same-origin",
+            )
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(clinic.fake.asked.lock().len(), asked.len());
+}
+
+#[tokio::test]
+async fn every_page_says_that_an_emergency_access_runs() {
+    let clinic = Clinic::open();
+    let banner = "/patients/p1/end-access";
+    assert!(!clinic.get(Some(Role::Nurse), "/find").await.2.contains(banner));
+    clinic.fake.emergency.store(true, std::sync::atomic::Ordering::Relaxed);
+    for path in ["/find", "/patients/p1", "/patients/nobody", "/status"] {
+        assert!(clinic.get(Some(Role::Nurse), path).await.2.contains(banner), "{path}");
+    }
+    assert!(!clinic.get(Some(Role::Physician), "/find").await.2.contains(banner));
+    let (status, ..) = clinic
+        .post(Some(Role::Nurse), banner, "csrf=csrf-nurse", "same-origin")
+        .await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    assert!(clinic.fake.asked.lock().iter().any(|(what, ..)| what == "end p1"));
+}
+
+#[tokio::test]
+async fn reviews_are_listed_and_decided() {
+    let clinic = Clinic::open();
+    let (_, _, body) = clinic.get(Some(Role::PrivacyOfficer), "/reviews").await;
+    assert!(body.contains("overdue") && body.contains("/patients/p1/access"));
+    assert!(!body.contains("<i>fell") && !body.contains("Dr <b>"), "escaped");
+    let post = |form: &'static str| clinic.post(Some(Role::PrivacyOfficer), "/reviews/r1", form, "same-origin");
+    assert_eq!(
+        post("csrf=csrf-privacy-officer&verdict=maybe&note=long+enough").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        post("csrf=x&verdict=justified&note=long+enough").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    let done = post("csrf=csrf-privacy-officer&verdict=not-justified&note=no+treatment").await;
+    assert_eq!((done.0, location(&done.1)), (StatusCode::SEE_OTHER, "/reviews"));
+    let asked = clinic.fake.asked.lock();
+    let decided: Vec<&str> = asked
+        .iter()
+        .map(|(w, ..)| w.as_str())
+        .filter(|w| w.starts_with("review "))
+        .collect();
+    assert_eq!(decided, ["review r1 false no treatment"]);
 }

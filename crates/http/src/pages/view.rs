@@ -4,10 +4,12 @@
 //! Titles carry no names: a browser writes them to its history.
 
 use super::backend::{AccessLog, Checkpoint, Find, Group, Level, Mark, role_words};
+use super::backend::{EMERGENCY_REASONS, Granted, Review, STATED_REASONS};
 use super::chart::{Allergies, Banner, ChartView, Row, Vital};
 use super::log::{self, Visit};
 use askama::Template;
 use keepwell_model::actor::{Actor, Assurance, Role};
+use keepwell_model::time::Timestamp;
 
 /// Rows of a list shown before the rest is folded.
 pub const UNFOLDED: usize = 8;
@@ -20,6 +22,38 @@ pub struct Page {
     pub user: Option<User>,
     /// Say that this is the demo.
     pub demo: bool,
+    /// Emergency accesses of the person that run.
+    pub emergencies: Vec<Running>,
+}
+
+/// An emergency access that runs, as every page tells it.
+pub struct Running {
+    /// The record.
+    pub patient: String,
+    /// Until when, UTC.
+    pub until: String,
+}
+
+impl Running {
+    /// Of a grant.
+    #[must_use]
+    pub fn new(granted: &Granted) -> Self {
+        Self {
+            patient: granted.patient.clone(),
+            until: clock(granted.until),
+        }
+    }
+}
+
+/// Hour and minute, UTC.
+fn clock(at: Timestamp) -> String {
+    at.to_string().get(11..16).unwrap_or_default().to_owned()
+}
+
+/// Day, hour and minute, UTC.
+fn day_and_clock(at: Timestamp) -> String {
+    let text = at.to_string();
+    format!("{} {}", text.get(..10).unwrap_or_default(), clock(at))
 }
 
 /// The signed-in person in the head of the page.
@@ -52,11 +86,18 @@ impl User {
             // Whoever is still to enrol has nothing else to do here.
             _ if actor.assurance < Assurance::TwoFactors => &[],
             Role::Patient => &[("/record", "My record"), ("/record/access", "Who looked at it")],
-            Role::Administrator | Role::SecurityOfficer => &[
+            Role::Administrator => &[
                 ("/status", "System status"),
                 ("/users", "Users"),
                 ("/clients", "Clients"),
             ],
+            Role::SecurityOfficer => &[
+                ("/status", "System status"),
+                ("/users", "Users"),
+                ("/clients", "Clients"),
+                ("/reviews", "Emergency access"),
+            ],
+            Role::PrivacyOfficer => &[("/find", "Find a patient"), ("/reviews", "Emergency access")],
             Role::Service => &[],
             _ => &[("/find", "Find a patient")],
         };
@@ -407,4 +448,71 @@ impl Level {
             Level::Bad => "broken",
         }
     }
+}
+
+#[derive(Template)]
+#[template(path = "offer.html")]
+struct OfferPage<'a> {
+    page: &'a Page,
+    csrf: &'a str,
+    banner: &'a Banner,
+    stated: Option<&'static [(&'static str, &'static str)]>,
+    reasons: &'static [(&'static str, &'static str)],
+}
+
+/// A patient whom a clinician may find but not open: who it is, and the ways to open the record.
+#[must_use]
+pub fn render_offer(page: &Page, csrf: &str, banner: &Banner, stated: bool) -> String {
+    rendered(&OfferPage {
+        page,
+        csrf,
+        banner,
+        stated: stated.then_some(STATED_REASONS),
+        reasons: EMERGENCY_REASONS,
+    })
+}
+
+/// An emergency access that waits for review, in words.
+struct Waiting<'a> {
+    review: &'a Review,
+    role: &'static str,
+    reason: &'static str,
+    from: String,
+    until: String,
+    due: String,
+}
+
+#[derive(Template)]
+#[template(path = "reviews.html")]
+struct ReviewsPage<'a> {
+    page: &'a Page,
+    csrf: &'a str,
+    waiting: &'a [Waiting<'a>],
+}
+
+/// The emergency accesses that wait for review.
+#[must_use]
+pub fn render_reviews(page: &Page, csrf: &str, reviews: &[Review]) -> String {
+    let reason = |code: &str| {
+        EMERGENCY_REASONS
+            .iter()
+            .find(|(c, _)| *c == code)
+            .map_or("", |(_, w)| *w)
+    };
+    let waiting: Vec<Waiting<'_>> = reviews
+        .iter()
+        .map(|review| Waiting {
+            review,
+            role: review.role.map_or("", role_words),
+            reason: reason(&review.code),
+            from: day_and_clock(review.from),
+            until: clock(review.until),
+            due: day_and_clock(review.due),
+        })
+        .collect();
+    rendered(&ReviewsPage {
+        page,
+        csrf,
+        waiting: &waiting,
+    })
 }

@@ -607,6 +607,15 @@ pub fn patient(family: &str, given: &str) -> Value {
     serde_json::json!({"resourceType": "Patient", "name": [{"family": family, "given": [given]}], "gender": "female", "birthDate": "1980-02-29"})
 }
 
+/// A patient whom the demo's physician and nurse treat.
+pub fn treated(family: &str, given: &str) -> Value {
+    let mut person = patient(family, given);
+    person["generalPractitioner"] = serde_json::json!([
+        {"reference": "Practitioner/a2c6fcf2-1fe5-58aa-b9ca-1d57e22e31ec"},
+        {"reference": "Practitioner/d4b89900-9f8d-5be2-b537-fe4329121887"}]);
+    person
+}
+
 /// A small valid Observation of a patient.
 pub fn observation(patient: &str, code: &str, value: f64) -> Value {
     serde_json::json!({
