@@ -234,7 +234,9 @@ pub fn verify_stopped(dir: &Path, unlock: &Unlock, checkpoint: Option<&Path>) ->
         keyring: None,
         entropy: Some(Arc::new(SystemEntropy)),
     };
-    let report = keepwell_ledger::verify::verify(dir, &options)?;
+    let mut seed = [0; 16];
+    SystemEntropy.fill(&mut seed)?;
+    let report = keepwell_ledger::verify::verify(dir, &options, &Records::new(seed))?;
     Ok(ops::report_json(&report))
 }
 
