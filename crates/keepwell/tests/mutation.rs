@@ -125,11 +125,14 @@ fn nothing() -> BTreeSet<String> {
 /// The names of all bytes of a file that a mutation changed or cut off.
 fn hit(name: &str, before: &[u8], after: &[u8], old: bool, names: &Names) -> BTreeSet<String> {
     let changed = (0..before.len().max(after.len())).filter(|at| before.get(*at) != after.get(*at));
-    if name == "keepwell.db" {
-        changed.map(|at| format!("keepwell.db: {}", names.at(at))).collect()
-    } else {
-        let state = if old { ", as it was before" } else { "" };
-        changed.take(1).map(|_| format!("{name}{state}")).collect()
+    let state = if old { ", as it was before" } else { "" };
+    match name {
+        "keepwell.db" => changed.map(|at| format!("keepwell.db: {}", names.at(at))).collect(),
+        // Two cells, of which the first 64 bytes are used.
+        "era" if !old => changed
+            .map(|at| if at % 4096 < 64 { "era" } else { "era: rest of a cell" }.to_owned())
+            .collect(),
+        _ => changed.take(1).map(|_| format!("{name}{state}")).collect(),
     }
 }
 
