@@ -31,7 +31,8 @@ pub enum Command {
     /// Registered clients: machines that get tokens with a key of their own.
     #[command(subcommand)]
     Client(Client),
-    /// Verify the data directory: rows, log, checkpoints, and that every body opens.
+    /// Verify the data directory: rows, log, checkpoints, that every body opens, and that snapshot and index hold what the
+    /// bodies say.
     Verify(Verify),
     /// The access log: verify it, export it, prove one entry.
     #[command(subcommand)]
@@ -305,7 +306,7 @@ pub struct Verify {
     /// A checkpoint kept outside the data directory.
     #[arg(long)]
     pub checkpoint: Option<PathBuf>,
-    /// Print one JSON object.
+    /// Print one JSON object; `indexDigest` in it is the same for equal contents, running, stopped or restored.
     #[arg(long)]
     pub json: bool,
 }

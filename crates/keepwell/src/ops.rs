@@ -358,6 +358,9 @@ pub fn report_json(r: &keepwell_ledger::verify::Report) -> Value {
         "opened": r.opened,
         "erased": r.erased,
         "checkpointCompared": r.checkpoint_compared,
+        "indexDigest": r.index_digest.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        "indexCompared": r.index_compared,
+        "snapshotCompared": r.snapshot_compared,
         "findings": r.findings,
         "more": r.more,
     })

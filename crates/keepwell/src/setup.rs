@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use keepwell_identity::{Account, Wanted};
 use keepwell_ledger::Ledger;
 use keepwell_model::actor::{Role, Scope};
+use keepwell_model::reference::Base;
 use keepwell_model::time::Entropy;
 use keepwell_record::Records;
 use keepwell_vault::KeyFile;
@@ -244,7 +245,9 @@ pub fn verify_stopped(dir: &Path, unlock: &Unlock, checkpoint: Option<&Path>) ->
         keyring: None,
         entropy: Some(Arc::new(SystemEntropy)),
     };
-    let report = keepwell_ledger::verify::verify(dir, &options)?;
+    let mut seed = [0; 16];
+    SystemEntropy.fill(&mut seed)?;
+    let report = keepwell_ledger::verify::verify(dir, &options, &Records::new(seed, Base::new(&settings.name)))?;
     Ok(ops::report_json(&report))
 }
 

@@ -5,6 +5,8 @@ use crate::event::Accesses;
 use crate::follower::{Follower, Header};
 use crate::homes::Homes;
 use crate::ledger::{Config, Opened};
+use crate::replay::Replay;
+use crate::snapshot::Record;
 use crate::tiles::Tiles;
 use crate::{body, row};
 use keepwell_audit::checkpoint::Checkpoint;
@@ -40,8 +42,8 @@ pub(crate) struct Core<F: Follower> {
     pub(crate) frontier: RwLock<keepwell_audit::merkle::Frontier>,
     /// The full tiles of the tree.
     pub(crate) tiles: RwLock<Tiles>,
-    /// `visible` at the newest snapshot.
-    pub(crate) snapshot_at: AtomicU64,
+    /// The newest snapshot, if it is there.
+    pub(crate) snapshot: Mutex<Option<Record>>,
     /// One snapshot at a time.
     pub(crate) snapshotting: Mutex<()>,
     pub(crate) notices: Mutex<Vec<Notice>>,
@@ -63,6 +65,17 @@ impl<F: Follower> Core<F> {
         let mut notices = self.notices.lock();
         if notices.len() < 1000 && !notices.contains(&notice) {
             notices.push(notice);
+        }
+    }
+
+    /// From the store into the live state.
+    pub(crate) fn replay(&self) -> Replay<'_, F> {
+        Replay {
+            store: &self.store,
+            vault: &self.vault,
+            follower: self.follower.as_ref(),
+            homes: &self.homes,
+            accesses: &self.accesses,
         }
     }
 

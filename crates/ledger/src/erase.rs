@@ -9,8 +9,8 @@
 //!    event, and in `meta` the slots to be destroyed. **From here on the erasure will be finished.** The copies take the
 //!    places of their originals in the index.
 //! 4. `vault` destroys the slots' keys (its own steps are in `keepwell_vault`): the old rows are closed for good.
-//! 5. Tombstone leaves are committed and fsynced, and with them the list of step 3 is cleared; the index, homes and access
-//!    lists are dropped, the snapshot removed, the keyring's list cleared.
+//! 5. Tombstone leaves are committed and fsynced, and with them the list of step 3 and the snapshot's record are cleared; the
+//!    index, homes and access lists are dropped, the snapshot removed, the keyring's list cleared.
 //! 6. A new snapshot is written; copies of the old one died with the ERA.
 //!
 //! A crash after 3 is finished by the next start (or the next erasure): it goes on with 4, or with 5 where the keyring
@@ -27,6 +27,7 @@ use crate::writer::{ERASING, Log};
 use hashbrown::HashMap;
 use keepwell_audit::leaf::{Leaf, Notice as LeafNotice};
 use keepwell_audit::merkle::sha256;
+use keepwell_store::{Store, StoreError};
 use keepwell_vault::{EraseStep, SlotState, VaultError};
 use std::sync::Arc;
 
@@ -253,7 +254,7 @@ pub(crate) fn announce<F: Follower>(log: &mut Log<F>, slots: &[u32]) -> Result<u
     let at = core.clock.now();
     let leaves: Vec<Leaf> = slots.iter().map(|slot| tombstone(&core, *slot, at.0)).collect();
     let done = (ERASING.to_owned(), Vec::new());
-    let seq = log.append_alone(&leaves, vec![done])?;
+    let seq = log.append_alone(&leaves, vec![done, snapshot::no_record()])?;
     for slot in slots {
         core.follower.forget(*slot);
         core.homes.write().forget(*slot);
@@ -261,7 +262,7 @@ pub(crate) fn announce<F: Follower>(log: &mut Log<F>, slots: &[u32]) -> Result<u
     }
     core.at_step("announced");
     // INVARIANT (stale snapshot): one from before an erasure is there only while the keyring lists the slot.
-    snapshot::remove(&core.config.dir);
+    snapshot::remove(&core);
     // A list that stays is announced once more at the next start: harmless.
     if let Err(e) = core.vault.announced() {
         tracing::warn!(error = %e, "the keyring could not be written after an erasure");
@@ -269,8 +270,9 @@ pub(crate) fn announce<F: Follower>(log: &mut Log<F>, slots: &[u32]) -> Result<u
     Ok(seq)
 }
 
-fn begun<F: Follower>(core: &Core<F>) -> Result<Vec<u32>, Unavailable> {
-    let list = core.store.meta(ERASING)?.unwrap_or_default();
+/// The slots that an erasure has promised to destroy and not announced yet.
+pub(crate) fn begun(store: &Store) -> Result<Vec<u32>, StoreError> {
+    let list = store.meta(ERASING)?.unwrap_or_default();
     Ok(list
         .as_chunks::<4>()
         .0
@@ -282,7 +284,9 @@ fn begun<F: Follower>(core: &Core<F>) -> Result<Vec<u32>, Unavailable> {
 /// Finishes what an interrupted erasure began: steps 4 and 5.
 pub(crate) fn finish<F: Follower>(log: &mut Log<F>) -> Result<(), EraseError> {
     let core = Arc::clone(&log.core);
-    let mut slots = begun(&core)?;
+    // Neither a snapshot nor a verification may see keys gone and the index not yet.
+    let _none_between = core.snapshotting.lock();
+    let mut slots = begun(&core.store).map_err(Unavailable::from)?;
     let open: Vec<u32> = slots
         .iter()
         .copied()
@@ -300,7 +304,6 @@ pub(crate) fn finish<F: Follower>(log: &mut Log<F>) -> Result<(), EraseError> {
     if slots.is_empty() {
         return Ok(());
     }
-    let _none_between = core.snapshotting.lock();
     announce(log, &slots)?;
     Ok(())
 }
@@ -329,7 +332,7 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, act: &dyn Eras
     // No snapshot may be made of the moments in between.
     let none_between = core.snapshotting.lock();
     if let Err(e) = commit(log, &course, act) {
-        if begun(&core)?.is_empty() {
+        if begun(&core.store).map_err(Unavailable::from)?.is_empty() {
             core.vault.drop_era();
         }
         return Err(e.into());
@@ -340,7 +343,7 @@ pub(crate) fn erase<F: Follower>(log: &mut Log<F>, patient: &str, act: &dyn Eras
     let done = done.map_err(refused)?;
     let seq = announce(log, &course.slots)?;
     drop(none_between);
-    if let Err(e) = snapshot::save(&core) {
+    if let Err(e) = snapshot::save_alone(log) {
         tracing::warn!(error = %e, "no snapshot after an erasure; the next start takes longer");
     }
     Ok(Erased {

@@ -152,6 +152,8 @@ pub enum EraseError {
 pub enum Notice {
     /// The snapshot did not match the log or did not open; the index was rebuilt from the rows.
     SnapshotDiscarded(&'static str),
+    /// A snapshot was written and is gone, damaged or replaced by an older one. What it held was read from the rows.
+    SnapshotLost,
     /// The index was built from this many rows without a snapshot.
     Rebuilt(u64),
     /// The clock reads earlier than the newest entry of the log, by this many milliseconds.

@@ -65,6 +65,18 @@ pub trait Follower: Send + Sync + 'static {
     /// Those of `out`.
     fn dump(&self, out: &mut dyn Write) -> std::io::Result<()>;
 
+    /// Writes what the index holds in canonical form: the same bytes whichever way it came to be (see the invariant).
+    /// Nothing of a slot that was forgotten is in it. No row is applied meanwhile.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    fn canonical(&self, out: &mut dyn Write) -> std::io::Result<()>;
+
+    /// An empty follower of the same kind, to build a second index beside this one.
+    fn fresh(&self) -> Self
+    where
+        Self: Sized;
+
     /// Replaces the index by a dumped one. On error the index must be empty again.
     ///
     /// # Errors

@@ -87,6 +87,11 @@ impl Homes {
 
     pub(crate) fn dump(&self, out: &mut Vec<u8>) {
         put(out, u64::from(self.used));
+        self.canonical(out);
+    }
+
+    /// Which slot is whose, the same whichever way it was learnt; `used` also counts slots since forgotten.
+    pub(crate) fn canonical(&self, out: &mut Vec<u8>) {
         let mut slots: Vec<_> = self.by_slot.iter().collect();
         slots.sort_unstable_by_key(|(slot, _)| **slot);
         put(out, slots.len() as u64);

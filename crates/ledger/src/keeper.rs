@@ -80,7 +80,7 @@ pub(crate) fn run<F: Follower>(core: &Arc<Core<F>>, signal: &Signal, jobs: &Send
                 return;
             }
             write_checkpoint(core);
-            crate::snapshot::when_due(core);
+            crate::snapshot::when_due(core, jobs);
         }
     }
 }

@@ -538,7 +538,8 @@ impl<F: Follower> Ledger<F> {
     /// # Errors
     /// It could not be written; the old one is still there.
     pub fn snapshot(&self) -> Result<(), Unavailable> {
-        snapshot::save(&self.core)
+        let made = snapshot::save(&self.core)?;
+        self.alone(move |log| snapshot::record(log, &made))?
     }
 
     /// Erases a patient: seals again for others what they share, destroys the slots, takes them out of the index, writes
@@ -596,19 +597,21 @@ impl<F: Follower> Ledger<F> {
         self.alone(move |log| rotate::rotate(log, custodian.as_ref(), end_tokens))?
     }
 
-    /// Verifies the running log: one moment of it, beside the writer.
+    /// Verifies the running log: one moment of it, beside the writer. Takes as much memory again as the index meanwhile.
     ///
     /// # Errors
     /// The store cannot be read at all.
     pub fn verify(&self, outside: Option<&Path>) -> Result<Report, OpenError> {
         let _ = self.alone(Log::sign_head);
         let outside = outside.into_iter().chain(self.core.config.checkpoint_copy.as_deref());
-        verify::check(
-            &self.core.config.dir,
-            &self.core.store,
-            Some(&self.core.vault),
-            &outside.collect::<Vec<_>>(),
-        )
+        let subject = verify::Subject {
+            dir: &self.core.config.dir,
+            store: &self.core.store,
+            vault: Some(&self.core.vault),
+            follower: self.core.follower.as_ref(),
+            live: Some(&self.core),
+        };
+        verify::check(&subject, &outside.collect::<Vec<_>>())
     }
 
     /// A clean stop: waits for the writer, writes snapshot and checkpoint, truncates the write-ahead log.
@@ -620,7 +623,8 @@ impl<F: Follower> Ledger<F> {
             tracing::warn!(error = %e, "the head could not be signed");
         }
         keeper::write_checkpoint(&self.core);
-        let current = self.core.snapshot_at.load(Ordering::Acquire) == self.visible()
+        let newest = *self.core.snapshot.lock();
+        let current = newest.is_some_and(|newest| newest.rows == self.visible())
             && self.core.config.dir.join(snapshot::FILE).exists();
         if !current && let Err(e) = self.snapshot() {
             tracing::warn!(error = %e, "no snapshot; the next start takes longer");

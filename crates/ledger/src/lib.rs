@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+mod compare;
 mod core;
 mod erase;
 pub mod error;
@@ -21,6 +22,7 @@ mod keeper;
 mod ledger;
 mod lookup;
 mod proof;
+mod replay;
 mod rotate;
 mod row;
 mod snapshot;

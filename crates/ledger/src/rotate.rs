@@ -2,7 +2,8 @@
 //!
 //! 1. `vault` makes and installs the new keyring, by the steps of an erasure that destroys no slot.
 //! 2. The snapshot is removed: its key died with ROOT and ERA.
-//! 3. A `signing key` notice is committed and fsynced under a checkpoint that the new key signs.
+//! 3. A `signing key` notice is committed and fsynced under a checkpoint that the new key signs; with it the record that a
+//!    snapshot was written is cleared.
 //! 4. A new snapshot and checkpoint file are written.
 //!
 //! A crash after 1 is finished by the next start: it finds the newest checkpoint signed by an earlier key, and goes on
@@ -30,7 +31,7 @@ pub(crate) fn hand_over<F: Follower>(log: &mut Log<F>) -> Result<u64, Unavailabl
     let notice = LeafNotice::SigningKey {
         public: log.core.vault.log_public(),
     };
-    log.append_alone(&[Leaf::Notice { at, notice }], Vec::new())
+    log.append_alone(&[Leaf::Notice { at, notice }], vec![snapshot::no_record()])
 }
 
 /// The whole act, in the writer thread: no slot is handed out meanwhile.
@@ -46,11 +47,11 @@ pub(crate) fn rotate<F: Follower>(
     for place in &done.unreachable {
         tracing::warn!(place = %place.display(), "the old ERA may still be there; it is overwritten when the place is back");
     }
-    snapshot::remove(&core.config.dir);
+    snapshot::remove(&core);
     hand_over(log)?;
     core.at_step("handed-over");
     drop(none_between);
-    if let Err(e) = snapshot::save(&core) {
+    if let Err(e) = snapshot::save_alone(log) {
         tracing::warn!(error = %e, "no snapshot after a rotation; the next start takes longer");
     }
     keeper::write_checkpoint(&core);

@@ -2,12 +2,11 @@
 
 use crate::core::{Core, Head, LogSigner, Randomness};
 use crate::error::{EraseError, Notice, OpenError};
-use crate::event;
-use crate::follower::{Follower, HomeKey, Kind, Replayed};
+use crate::follower::Follower;
 use crate::keeper::Signal;
 use crate::ledger::Config;
-use crate::row;
-use crate::snapshot::{self, Loaded};
+use crate::replay::grow;
+use crate::snapshot::{self, Loaded, Record};
 use crate::tiles::Tiles;
 use crate::writer::{FLOOR, KEYRING, Log};
 use keepwell_audit::checkpoint::Checkpoint;
@@ -16,19 +15,14 @@ use keepwell_audit::merkle::{Frontier, leaf_hash};
 use keepwell_audit::note::VerifierKey;
 use keepwell_model::time::{Clock, Entropy, Timestamp};
 use keepwell_store::{
-    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowCache, RowRecord, Store, StoreError,
-    Writer,
+    Batch, CheckpointRecord, DirectoryLock, Durability, EntryRecord, Options, RowCache, Store, StoreError, Writer,
 };
 use keepwell_vault::{Custodian, CustodyError, Paths, RecoveryKey, Vault, VaultError};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::mpsc::sync_channel;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Rows handed from thread to thread at a time during a rebuild.
-const REPLAY_BATCH: usize = 256;
 /// Memory for rows as they lie on disk.
 const SEALED_BYTES: usize = 16 << 20;
 /// Memory for rows opened lately.
@@ -219,6 +213,15 @@ fn compare_checkpoint(path: &Path, keys: &[VerifierKey], tip: &Tip) -> Result<()
     Ok(())
 }
 
+/// The keyring's revision at the last commit that named it.
+pub(crate) fn keyring_revision(store: &Store) -> Result<u64, OpenError> {
+    match store.meta(KEYRING)?.as_deref().map(<[u8; 8]>::try_from) {
+        Some(Ok(revision)) => Ok(u64::from_be_bytes(revision)),
+        Some(Err(_)) => Err(OpenError::Store("the keyring's revision is not a number".to_owned())),
+        None => Ok(0),
+    }
+}
+
 pub(crate) fn origin_of(store: &Store) -> Result<String, OpenError> {
     store
         .meta("origin")?
@@ -259,11 +262,7 @@ pub(crate) fn open<F: Follower>(
     for path in std::iter::once(&config.dir.join("checkpoint")).chain(&config.checkpoint_copy) {
         compare_checkpoint(path, &keys, &tip)?;
     }
-    let keyring = match store.meta(KEYRING)?.as_deref().map(<[u8; 8]>::try_from) {
-        Some(Ok(revision)) => u64::from_be_bytes(revision),
-        Some(Err(_)) => return Err(OpenError::Store("the keyring's revision is not a number".to_owned())),
-        None => 0,
-    };
+    let keyring = keyring_revision(&store)?;
     if tip.last_rid >= vault.rid_ceiling() || vault.revision() < keyring {
         return Err(OpenError::KeyringOlderThanLog);
     }
@@ -302,10 +301,21 @@ pub(crate) fn open<F: Follower>(
             None
         }
     };
+    let written = Record::stored(&store)?;
+    // One that is newer than its record is of a process killed between the two: the record is made up for.
+    let newest = match (&loaded, &written) {
+        (Some(loaded), Some(written)) if loaded.record.is_older_than(written) => None,
+        (loaded, _) => loaded.as_ref().map(|loaded| loaded.record),
+    };
+    notices.extend((written.is_some() && newest.is_none()).then_some(Notice::SnapshotLost));
+    let unrecorded = newest.filter(|newest| written.as_ref() != Some(newest));
     let fresh = loaded.is_none();
     let Loaded {
-        visible: from_rid,
-        entries: from_seq,
+        record: Record {
+            rows: from_rid,
+            entries: from_seq,
+            ..
+        },
         tiles,
         homes,
         accesses,
@@ -326,7 +336,7 @@ pub(crate) fn open<F: Follower>(
         head: RwLock::new(tip.head.clone()),
         frontier: RwLock::new(tip.frontier.clone()),
         tiles: RwLock::new(tiles),
-        snapshot_at: AtomicU64::new(from_rid),
+        snapshot: Mutex::new(newest),
         snapshotting: Mutex::new(()),
         notices: Mutex::new(notices),
         stopped: AtomicBool::new(false),
@@ -347,7 +357,10 @@ pub(crate) fn open<F: Follower>(
         None => (0, 0),
     };
     core.vault.resume(core.homes.read().used().max(slot_floor));
-    let log = start_log(&core, writer, tip, rid_floor, keyring)?;
+    let mut log = start_log(&core, writer, tip, rid_floor, keyring)?;
+    if let Some(newest) = unrecorded {
+        snapshot::record(&mut log, &newest).map_err(|e| OpenError::Store(e.to_string()))?;
+    }
     Ok((core, log))
 }
 
@@ -376,7 +389,7 @@ fn start_log<F: Follower>(
     }
     if signed_before {
         // One from before a rotation opens no more; verify would name it.
-        snapshot::remove(&core.config.dir);
+        snapshot::remove(core);
         crate::rotate::hand_over(&mut log).map_err(|e| OpenError::Store(e.to_string()))?;
     }
     match crate::erase::finish(&mut log) {
@@ -391,44 +404,26 @@ fn start_log<F: Follower>(
 /// Whether a snapshot is of an earlier moment of this very log: its tree, continued over the tail, is the log's tree.
 /// Continues its tiles as well.
 fn fits(store: &Store, loaded: &mut Loaded, tip: &Tip) -> Result<bool, OpenError> {
-    if loaded.frontier.size() > tip.frontier.size() || loaded.visible > tip.last_rid {
+    if loaded.frontier.size() > tip.frontier.size() || loaded.record.rows > tip.last_rid {
         return Ok(false);
     }
     grow(store, &mut loaded.frontier, &mut loaded.tiles, tip.frontier.size())?;
     Ok(loaded.frontier == tip.frontier)
 }
 
-/// Continues a tree and its tiles over the stored entries, up to `size` of them.
-fn grow(store: &Store, tree: &mut Frontier, tiles: &mut Tiles, size: u64) -> Result<(), OpenError> {
-    if tree.size() == size {
-        return Ok(());
-    }
-    store.view()?.entries(tree.size()..=size - 1, |entry| {
-        tiles.append(tree, entry.entry);
-        Ok(())
-    })
-}
-
-/// A row on its way to the index.
-enum Ready<P> {
-    Row(u32, P, HomeKey),
-    /// Nothing for the index; its slot is in use.
-    Other(u32),
-    Erased,
-    Damaged,
-}
-
 /// Replays rows after `from_rid` and entries from `from_seq` into follower, homes and access lists; from the first
 /// entry on, the tree's tiles as well.
-fn catch_up<F: Follower>(core: &Arc<Core<F>>, from_rid: u64, from_seq: u64) -> Result<u64, OpenError> {
+fn catch_up<F: Follower>(core: &Core<F>, from_rid: u64, from_seq: u64) -> Result<u64, OpenError> {
+    let replay = core.replay();
+    let (last_rid, size) = (core.visible.load(Ordering::Acquire), core.size.load(Ordering::Acquire));
     std::thread::scope(|scope| {
         let entries = scope.spawn(|| {
             if from_seq == 0 {
                 regrow(core)?;
             }
-            replay_entries(core, from_seq)
+            replay.entries(from_seq, size)
         });
-        let rows = replay_rows(core, from_rid);
+        let rows = replay.rows(from_rid, last_rid);
         let entries = entries
             .join()
             .unwrap_or_else(|_| Err(OpenError::Store("replaying entries failed".to_owned())));
@@ -446,131 +441,4 @@ fn regrow<F: Follower>(core: &Core<F>) -> Result<(), OpenError> {
     }
     *core.tiles.write() = tiles;
     Ok(())
-}
-
-fn replay_entries<F: Follower>(core: &Core<F>, from: u64) -> Result<u64, OpenError> {
-    let view = core.store.view()?;
-    let size = view.size()?;
-    let mut damaged = 0;
-    if from >= size {
-        return Ok(0);
-    }
-    let mut accesses = std::mem::take(&mut *core.accesses.write());
-    view.entries(from..=size - 1, |entry| -> Result<(), OpenError> {
-        if let Some(sealed) = entry.sealed {
-            match event::open(&core.vault, entry.seq, sealed) {
-                Some(half) => half
-                    .slots
-                    .iter()
-                    .filter(|(slot, _)| *slot != 0)
-                    .for_each(|(slot, _)| accesses.add(*slot, entry.seq)),
-                None => damaged += 1,
-            }
-        }
-        Ok(())
-    })?;
-    for slot in core.vault.destroyed() {
-        accesses.forget(slot);
-    }
-    *core.accesses.write() = accesses;
-    Ok(damaged)
-}
-
-fn prepare<F: Follower>(core: &Core<F>, stored: &RowRecord) -> Ready<F::Prepared> {
-    match row::open(&core.vault, stored.rid, &stored.key_ref, &stored.body) {
-        Ok(row) if row.header.kind == Kind::Blob => Ready::Other(row.slot),
-        Ok(row) => {
-            let slot = row.slot;
-            let replayed = Replayed {
-                rid: stored.rid,
-                slot,
-                header: row.header,
-                text: row.text,
-            };
-            let (prepared, home) = core.follower.prepare(replayed);
-            Ready::Row(slot, prepared, home)
-        }
-        Err(crate::ReadError::Erased(_) | crate::ReadError::Missing(_)) => Ready::Erased,
-        Err(_) => Ready::Damaged,
-    }
-}
-
-/// Rows in parallel: one thread reads, some open and parse, this one feeds the follower in order.
-fn replay_rows<F: Follower>(core: &Arc<Core<F>>, from: u64) -> Result<u64, OpenError> {
-    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
-    std::thread::scope(|scope| {
-        let (raw, to_open) = sync_channel::<(u64, Vec<RowRecord>)>(workers * 4);
-        let to_open = Arc::new(Mutex::new(to_open));
-        let (opened, ready) = sync_channel::<(u64, Vec<Ready<F::Prepared>>)>(workers * 4);
-        let reader = scope.spawn(move || -> Result<(), OpenError> {
-            let view = core.store.view()?;
-            let last = view.last_rid()?;
-            let mut batch = Vec::with_capacity(REPLAY_BATCH);
-            let mut number = 0;
-            if from < last {
-                view.rows(from + 1..=last, |row| -> Result<(), OpenError> {
-                    batch.push(row.to_record());
-                    if batch.len() == REPLAY_BATCH {
-                        // The receivers live until this end is dropped.
-                        let _ = raw.send((number, std::mem::replace(&mut batch, Vec::with_capacity(REPLAY_BATCH))));
-                        number += 1;
-                    }
-                    Ok(())
-                })?;
-            }
-            let _ = raw.send((number, batch));
-            Ok(())
-        });
-        for _ in 0..workers {
-            let (to_open, opened) = (Arc::clone(&to_open), opened.clone());
-            scope.spawn(move || {
-                loop {
-                    let Ok((number, rows)) = to_open.lock().recv() else {
-                        return;
-                    };
-                    let rows = rows.iter().map(|row| prepare(core, row)).collect();
-                    if opened.send((number, rows)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop((opened, to_open));
-        let mut waiting = BTreeMap::new();
-        let mut next = 0;
-        let mut damaged = 0;
-        for (number, rows) in ready {
-            waiting.insert(number, rows);
-            while let Some(rows) = waiting.remove(&next) {
-                next += 1;
-                damaged += take_in(core, rows);
-            }
-        }
-        reader
-            .join()
-            .unwrap_or_else(|_| Err(OpenError::Store("reading rows failed".to_owned())))?;
-        Ok(damaged)
-    })
-}
-
-fn take_in<F: Follower>(core: &Core<F>, rows: Vec<Ready<F::Prepared>>) -> u64 {
-    let mut damaged = 0;
-    let mut prepared = Vec::with_capacity(rows.len());
-    {
-        let mut homes = core.homes.write();
-        for row in rows {
-            match row {
-                Ready::Row(slot, row, home) => {
-                    homes.saw(slot);
-                    homes.learn(slot, &home);
-                    prepared.push(row);
-                }
-                Ready::Other(slot) => homes.saw(slot),
-                Ready::Erased => {}
-                Ready::Damaged => damaged += 1,
-            }
-        }
-    }
-    core.follower.replay(prepared);
-    damaged
 }

@@ -1,13 +1,18 @@
 //! Verification of a whole data directory, with and without keys.
 //!
 //! Without keys: every row against its leaf, every sealed event against its leaf, all leaves against the signed
-//! checkpoints (the newest in the database, the one beside it, one kept outside), and SQLite's own check. With keys as
-//! well: every row and event opens, headers form unbroken version chains, commitments hold, the snapshot opens.
+//! checkpoints (those in the database, the one beside it, one kept outside), and SQLite's own check. With keys as
+//! well: every row and event opens, headers form unbroken version chains, commitments hold, the newest snapshot is there;
+//! and the index is built a second time, from the opened bodies alone, and compared with the snapshot and, in a running
+//! server, with the one that answers (`compare`).
 
+use crate::compare::{self, Derived, Digests};
+use crate::core::Core;
 use crate::error::{OpenError, ReadError};
 use crate::event::{self, Part};
-use crate::follower::{Header, Kind};
-use crate::{row, snapshot, start};
+use crate::follower::{Follower, Header, Kind};
+use crate::snapshot::{Open, Record};
+use crate::{erase, row, start};
 use hashbrown::{HashMap, HashSet};
 use keepwell_audit::Hash;
 use keepwell_audit::checkpoint::Checkpoint;
@@ -41,6 +46,13 @@ pub struct Report {
     pub checkpoint_compared: bool,
     /// Whether keys were used.
     pub with_keys: bool,
+    /// The digest of the index as the opened bodies give it, in canonical form: two directories with one log have the
+    /// same. `None` without keys, or when an erasure or rotation is not finished.
+    pub index_digest: Option<Hash>,
+    /// Whether the index of the running server was compared with that of the bodies.
+    pub index_compared: bool,
+    /// Whether the snapshot was compared with the bodies.
+    pub snapshot_compared: bool,
     /// What is wrong, in the operator's words; ids and numbers only. At most 100.
     pub findings: Vec<String>,
     /// Damage beyond those listed.
@@ -72,11 +84,12 @@ pub struct Options<'a> {
     pub keyring: Option<PathBuf>,
 }
 
-/// Verifies the data directory of a stopped ledger; a crashed write-ahead log is recovered first.
+/// Verifies the data directory of a stopped ledger; a crashed write-ahead log is recovered first. `follower` is asked for
+/// fresh ones, to build the index from the bodies and from the snapshot.
 ///
 /// # Errors
 /// The directory cannot be read at all, or the keyring does not open. Damage to the log is a finding.
-pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
+pub fn verify<F: Follower>(dir: &Path, options: &Options<'_>, follower: &F) -> Result<Report, OpenError> {
     if !dir.join("keepwell.db").exists() {
         return Err(OpenError::NoData(dir.display().to_string()));
     }
@@ -106,7 +119,14 @@ pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
         Err(e) => return Err(e.into()),
     };
     let outside: Vec<&Path> = options.checkpoint.into_iter().collect();
-    let mut report = check(dir, &store, vault.as_ref(), &outside)?;
+    let subject = Subject {
+        dir,
+        store: &store,
+        vault: vault.as_ref(),
+        follower,
+        live: None,
+    };
+    let mut report = check(&subject, &outside)?;
     drop(writer);
     for place in repaired {
         report.finding(format!(
@@ -122,12 +142,12 @@ pub fn verify(dir: &Path, options: &Options<'_>) -> Result<Report, OpenError> {
 struct Milestone {
     name: &'static str,
     checkpoint: Checkpoint,
-    seen: bool,
 }
 
 struct Checks<'a> {
     report: Report,
     vault: Option<&'a Vault>,
+    /// Those not passed yet; the next one last.
     milestones: Vec<Milestone>,
     /// Digest of each row by rid, as its leaf says.
     digests: Vec<(u64, Hash)>,
@@ -139,8 +159,19 @@ struct Checks<'a> {
     frontier: Frontier,
 }
 
+/// What is verified.
+pub(crate) struct Subject<'a, F: Follower> {
+    pub(crate) dir: &'a Path,
+    pub(crate) store: &'a Store,
+    pub(crate) vault: Option<&'a Vault>,
+    pub(crate) follower: &'a F,
+    /// The running ledger, if it is one.
+    pub(crate) live: Option<&'a Core<F>>,
+}
+
 /// Verifies what a store holds.
-pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &[&Path]) -> Result<Report, OpenError> {
+pub(crate) fn check<F: Follower>(subject: &Subject<'_, F>, outside: &[&Path]) -> Result<Report, OpenError> {
+    let Subject { dir, store, vault, .. } = *subject;
     let mut checks = Checks {
         report: Report {
             with_keys: vault.is_some(),
@@ -157,8 +188,10 @@ pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &
     for problem in store.integrity()? {
         checks.report.finding(format!("database: {problem}"));
     }
-    let view = store.view()?;
     checks.find_milestones(dir, store, outside)?;
+    checks.keyring(store);
+    let snapshot = checks.snapshot(subject)?;
+    let view = store.view()?;
     let size = view.size()?;
     if size > 0 {
         view.entries(0..=size - 1, |entry| -> Result<(), OpenError> {
@@ -180,7 +213,8 @@ pub(crate) fn check(dir: &Path, store: &Store, vault: Option<&Vault>, outside: &
     for rid in missing {
         checks.report.finding(format!("row {rid} is missing"));
     }
-    checks.snapshot(dir, last);
+    drop(view);
+    checks.indexes(subject, snapshot, (last, size))?;
     let mut report = checks.report;
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -205,21 +239,27 @@ impl Checks<'_> {
             self.report.finding("no entry names the signing key".to_owned());
             return Ok(());
         }
-        let newest = view.last_checkpoint()?;
-        match &newest {
+        for (size, note) in view.checkpoints()? {
+            if let Some(checkpoint) = self.milestone("a checkpoint of the database", &note, &keys, &origin)
+                && checkpoint.size != size
+            {
+                self.report
+                    .finding(format!("the checkpoint of size {size} is of another size"));
+            }
+        }
+        match view.last_checkpoint()? {
             Some(record) => {
-                self.milestone("the database's checkpoint", &record.note, &keys, &origin);
                 self.handing_over = Checkpoint::open(&record.note, keys.get(..1).unwrap_or_default()).is_err();
+                let signed = Checkpoint::open(&record.note, &keys).ok();
+                let edge = Frontier::from_bytes(&record.frontier).ok();
+                if let Some(signed) = signed
+                    && edge.is_none_or(|edge| edge.size() != signed.size || edge.root() != signed.root)
+                {
+                    self.report
+                        .finding("the stored tree edge does not belong to the checkpoint".to_owned());
+                }
             }
             None => self.report.finding("the database holds no checkpoint".to_owned()),
-        }
-        if let (Some(record), Some(milestone)) = (&newest, self.milestones.first()) {
-            let whole = Frontier::from_bytes(&record.frontier)
-                .is_ok_and(|f| f.size() == milestone.checkpoint.size && f.root() == milestone.checkpoint.root);
-            if !whole || record.size != milestone.checkpoint.size {
-                self.report
-                    .finding("the stored tree edge does not belong to the checkpoint".to_owned());
-            }
         }
         if let Ok(note) = std::fs::read(dir.join("checkpoint")) {
             self.milestone("the checkpoint file", &note, &keys, &origin);
@@ -233,32 +273,50 @@ impl Checks<'_> {
                 Err(_) => self.report.finding("the outside checkpoint cannot be read".to_owned()),
             }
         }
+        self.milestones.sort_by_key(|m| std::cmp::Reverse(m.checkpoint.size));
         Ok(())
     }
 
-    fn milestone(&mut self, name: &'static str, note: &[u8], keys: &[VerifierKey], origin: &str) {
+    fn milestone(
+        &mut self,
+        name: &'static str,
+        note: &[u8],
+        keys: &[VerifierKey],
+        origin: &str,
+    ) -> Option<&Checkpoint> {
         match Checkpoint::open(note, keys) {
             Ok(checkpoint) if checkpoint.origin == origin => {
-                self.milestones.push(Milestone {
-                    name,
-                    checkpoint,
-                    seen: false,
-                });
+                self.milestones.push(Milestone { name, checkpoint });
+                self.milestones.last().map(|m| &m.checkpoint)
             }
-            _ => self.report.finding(format!("{name} is not signed by this log")),
+            _ => {
+                self.report.finding(format!("{name} is not signed by this log"));
+                None
+            }
+        }
+    }
+
+    /// Whether the keyring is at least as new as the last commit under it.
+    fn keyring(&mut self, store: &Store) {
+        let Some(vault) = self.vault else { return };
+        match start::keyring_revision(store) {
+            Ok(revision) if vault.revision() >= revision => {}
+            Ok(_) => self
+                .report
+                .finding("the keyring is older than the log: copy the newest back".to_owned()),
+            Err(_) => self
+                .report
+                .finding("the keyring's revision in the database is not a number".to_owned()),
         }
     }
 
     fn pass_milestones(&mut self) {
         let size = self.frontier.size();
-        if self.milestones.iter().any(|m| m.checkpoint.size == size && !m.seen) {
-            let root = self.frontier.root();
-            for milestone in self.milestones.iter_mut().filter(|m| m.checkpoint.size == size) {
-                milestone.seen = true;
-                if milestone.checkpoint.root != root {
-                    let text = format!("the entries are not those of {} (size {size})", milestone.name);
-                    self.report.findings.push(text);
-                }
+        while let Some(milestone) = self.milestones.pop_if(|m| m.checkpoint.size <= size) {
+            if milestone.checkpoint.root != self.frontier.root() {
+                let (name, size) = (milestone.name, milestone.checkpoint.size);
+                self.report
+                    .finding(format!("the entries are not those of {name} (size {size})"));
             }
         }
     }
@@ -326,7 +384,6 @@ impl Checks<'_> {
         let missed: Vec<String> = self
             .milestones
             .iter()
-            .filter(|m| !m.seen)
             .map(|m| {
                 format!(
                     "the log was cut back: {} names {} entries, there are {size}",
@@ -383,20 +440,111 @@ impl Checks<'_> {
         at
     }
 
-    fn snapshot(&mut self, dir: &Path, last_rid: u64) {
-        // An interrupted erasure or rotation leaves the snapshot of before, whose key is gone; the next start removes it.
-        let settled = |vault: &&Vault| vault.unannounced().is_empty() && !self.handing_over;
-        let Some(vault) = self.vault.filter(settled) else {
-            return;
+    /// Whether no erasure or rotation is under way: until the next start finishes one, its snapshot is of before, with its
+    /// key gone, and so may be rows that the index still knows.
+    fn settled(&self, store: &Store) -> Result<bool, OpenError> {
+        let unannounced = self.vault.is_some_and(|vault| !vault.unannounced().is_empty());
+        Ok(!unannounced && !self.handing_over && erase::begun(store)?.is_empty())
+    }
+
+    /// Finds the snapshot that should be there, and says what is wrong with it. Loaded as far as it can be.
+    fn snapshot<F: Follower>(&mut self, subject: &Subject<'_, F>) -> Result<Option<Derived<F>>, OpenError> {
+        let (Some(vault), store) = (self.vault, subject.store) else {
+            return Ok(None);
         };
-        match snapshot::check(dir, vault) {
-            Some(Err(why)) => self
-                .report
-                .finding(format!("snapshot: {why}; the next start rebuilds the index")),
-            Some(Ok((visible, _))) if visible > last_rid => {
+        let (written, found, destroyed) = {
+            // File and record belong together while none is written or removed.
+            let _still = subject.live.map(|core| core.snapshotting.lock());
+            if !self.settled(store)? {
+                return Ok(None);
+            }
+            (
+                Record::stored(store)?,
+                Open::find(subject.dir, vault),
+                vault.destroyed(),
+            )
+        };
+        let follower = subject.follower.fresh();
+        let loaded = match found.and_then(|open| open.map(|open| open.load(&follower)).transpose()) {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => {
+                if let Some(written) = written {
+                    let at = written.entries;
+                    self.report
+                        .finding(format!("snapshot: one of {at} entries was written and is gone"));
+                }
+                return Ok(None);
+            }
+            Err(why) => {
+                self.report
+                    .finding(format!("snapshot: {why}; the next start rebuilds the index"));
+                return Ok(None);
+            }
+        };
+        if let Some(written) = written.filter(|written| loaded.record.is_older_than(written)) {
+            self.report.finding(format!(
+                "snapshot: it is an older one, of {} entries; one of {} was written since",
+                loaded.record.entries, written.entries
+            ));
+        }
+        Ok(Some(Derived::loaded(follower, loaded, destroyed)))
+    }
+
+    /// Builds the index from the bodies, and compares with it the snapshot and the one that answers.
+    fn indexes<F: Follower>(
+        &mut self,
+        subject: &Subject<'_, F>,
+        snapshot: Option<Derived<F>>,
+        (last_rid, size): (u64, u64),
+    ) -> Result<(), OpenError> {
+        let (Some(vault), store) = (self.vault, subject.store) else {
+            return Ok(());
+        };
+        if !self.settled(store)? {
+            return Ok(());
+        }
+        let snapshot = snapshot.filter(|snapshot| {
+            let newer = snapshot.rows() > last_rid || snapshot.entries() > size;
+            if newer {
                 self.report.finding("snapshot: it is newer than the log".to_owned());
             }
-            _ => {}
+            !newer
+        });
+        // One after the other, so that one index is in memory beside the live one.
+        let from_snapshot = match (snapshot, subject.live) {
+            (Some(mut snapshot), None) => {
+                snapshot.follow(store, vault, last_rid, size)?;
+                Some((snapshot.digests(), None))
+            }
+            (Some(snapshot), Some(core)) => compare::with_live(core, snapshot)?.map(|(of, live)| (of, Some(live))),
+            (None, _) => None,
+        };
+        let mut built = Derived::new(subject.follower.fresh(), vault);
+        let built = match subject.live {
+            None => {
+                built.follow(store, vault, last_rid, size)?;
+                Some((built.digests(), None))
+            }
+            // Not up to here: what is committed may not be applied yet.
+            Some(core) => compare::with_live(core, built)?.map(|(of, live)| (of, Some(live))),
+        };
+        let Some((built, live)) = built else { return Ok(()) };
+        self.report.index_digest = Some(built.index);
+        if let Some(live) = live {
+            self.report.index_compared = true;
+            self.differences("the running server", &live, &built);
+        }
+        if let Some((of, live)) = from_snapshot {
+            self.report.snapshot_compared = true;
+            self.differences("the snapshot", &of, live.as_ref().unwrap_or(&built));
+        }
+        Ok(())
+    }
+
+    fn differences(&mut self, name: &str, one: &Digests, other: &Digests) {
+        for what in one.differences(other) {
+            self.report
+                .finding(format!("{what} of {name} is not what the log gives"));
         }
     }
 }

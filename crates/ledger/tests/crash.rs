@@ -279,9 +279,9 @@ fn a_log_cut_back_behind_its_checkpoint_is_refused() {
         era_copies: early.era_copies.clone(),
         ..Default::default()
     };
-    let report = keepwell_ledger::verify::verify(&early.dir, &options).unwrap();
+    let report = keepwell_ledger::verify::verify(&early.dir, &options, &Toy::default()).unwrap();
     assert!(report.ok && !report.checkpoint_compared, "{:?}", report.findings);
     options.checkpoint = Some(&outside);
-    let report = keepwell_ledger::verify::verify(&early.dir, &options).unwrap();
+    let report = keepwell_ledger::verify::verify(&early.dir, &options, &Toy::default()).unwrap();
     assert!(!report.ok && report.checkpoint_compared);
 }

@@ -106,7 +106,7 @@ fn random_damage_to_any_file_is_noticed_or_harmless() {
                 ..Options::default()
             };
             // `verify` must not repair what it reports, so it looks first.
-            let verdict = verify(&dir, &options).map(|r| r.ok).unwrap_or(false);
+            let verdict = verify(&dir, &options, &Toy::default()).map(|r| r.ok).unwrap_or(false);
             let same = match clinic.open_with(&config) {
                 Err(_) => {
                     assert!(!verdict, "{name} {round}: verify is content with what does not open");
@@ -200,13 +200,13 @@ fn without_keys_every_altered_row_event_and_leaf_is_found() {
     drop(ledger);
     let path = clinic.dir().join("keepwell.db");
     let good = std::fs::read(&path).unwrap();
-    assert!(verify(clinic.dir(), &Options::default()).unwrap().ok);
+    assert!(verify(clinic.dir(), &Options::default(), &Toy::default()).unwrap().ok);
     for (n, target) in targets.iter().enumerate() {
         let mut bytes = good.clone();
         let at = bytes.windows(target.len()).position(|w| w == target).unwrap();
         bytes[at + target.len() / 2] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        let report = verify(clinic.dir(), &Options::default()).unwrap();
+        let report = verify(clinic.dir(), &Options::default(), &Toy::default()).unwrap();
         assert!(!report.ok && !report.with_keys, "target {n}");
     }
 }

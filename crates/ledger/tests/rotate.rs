@@ -70,10 +70,11 @@ fn after_a_rotation_everything_goes_on_and_old_copies_are_closed() {
         checkpoint: Some(&outside),
         ..Default::default()
     };
-    let report = keepwell_ledger::verify::verify(clinic.dir(), &options).unwrap();
+    let report = keepwell_ledger::verify::verify(clinic.dir(), &options, &Toy::default()).unwrap();
     assert!(report.ok && report.checkpoint_compared, "{:?}", report.findings);
     std::fs::remove_file(clinic.dir().join("snapshot")).unwrap();
     let ledger = clinic.open();
+    ledger.snapshot().unwrap();
     check(&ledger);
     drop(ledger);
 
@@ -147,7 +148,7 @@ fn a_crash_at_any_step_of_a_rotation_leaves_a_log_that_goes_on() {
         assert!(report.ok, "{step}: {:?}", report.findings);
         ledger.stop();
         drop(ledger);
-        let report = keepwell_ledger::verify::verify(&image.dir, &Default::default()).unwrap();
+        let report = keepwell_ledger::verify::verify(&image.dir, &Default::default(), &Toy::default()).unwrap();
         assert!(report.ok, "{step}: {:?}", report.findings);
     }
 }

@@ -359,7 +359,7 @@ impl Door {
     }
 
     /// Commits the entries as one change. With `skip_equal`, entries that would change nothing, or repeat another entry
-    /// of the same resource, are left out (import).
+    /// of the same resource, are left out, and all faulty resources are told, not the first alone (import).
     pub(crate) async fn transaction(
         &self,
         ctx: &Context,
@@ -489,6 +489,7 @@ impl Door {
         let mut places: HashMap<&str, String> = HashMap::new();
         let mut targets: Vec<Option<(ResourceType, String)>> = Vec::with_capacity(entries.len());
         let mut taken: HashSet<(ResourceType, String)> = HashSet::new();
+        let mut faults: Vec<Refusal> = Vec::new();
         // What the transaction deletes is gone before its conditional creates look (processing order).
         let deleted: HashSet<(ResourceType, &str)> = entries
             .iter()
@@ -510,6 +511,9 @@ impl Door {
                     && !taken.insert((*t, id.clone()))
                 {
                     if skip_equal {
+                        // The first one is stored; a faulty copy is told all the same.
+                        let copy = e.resource.map_or(Ok(()), |copy| Self::check(copy, Mode::Create));
+                        faults.extend(copy.map_err(at).err());
                         if let Some(url) = e.full_url {
                             places.insert(url, format!("{t}/{id}"));
                         }
@@ -580,7 +584,13 @@ impl Door {
                     } else {
                         Mode::Update
                     };
-                    Self::check(&value, mode).map_err(at)?;
+                    match Self::check(&value, mode).map_err(at) {
+                        Err(fault) if skip_equal => {
+                            faults.push(fault);
+                            continue;
+                        }
+                        checked => checked?,
+                    }
                     let intent = if e.method == Method::Post {
                         Intent::Create(&value)
                     } else {
@@ -592,7 +602,14 @@ impl Door {
             };
             out.writes.push((e.at, write, text));
         }
-        Ok(out)
+        // An import tells all faults at once: whoever corrects the file sees them in one run.
+        match faults.into_iter().reduce(|all, fault| Refusal {
+            issues: all.issues.into_iter().chain(fault.issues).collect(),
+            ..all
+        }) {
+            Some(refusal) => Err(refusal),
+            None => Ok(out),
+        }
     }
 
     /// The resource an entry acts on.

@@ -233,6 +233,41 @@ impl Records {
             extracted: row.extracted.as_ref(),
         });
     }
+
+    /// Homes and own documents, in order.
+    fn dump_companions(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let homes = self.homes.read();
+        let mut patients: Vec<_> = homes.patients.iter().collect();
+        patients.sort();
+        put_len(out, patients.len())?;
+        for (id, slot) in patients {
+            put_text(out, id)?;
+            out.write_all(&slot.to_le_bytes())?;
+        }
+        let mut several: Vec<_> = homes.several.iter().collect();
+        several.sort();
+        put_len(out, several.len())?;
+        for (slot, ids) in several {
+            out.write_all(&slot.to_le_bytes())?;
+            put_len(out, ids.len())?;
+            for id in ids {
+                put_text(out, id)?;
+            }
+        }
+        drop(homes);
+        let own = self.own.read();
+        let mut documents: Vec<_> = own.iter().collect();
+        documents.sort_by(|a, b| a.0.cmp(b.0));
+        put_len(out, documents.len())?;
+        for ((code, id), head) in documents {
+            out.write_all(&code.to_le_bytes())?;
+            put_text(out, id)?;
+            out.write_all(&head.rid.to_le_bytes())?;
+            out.write_all(&head.version.to_le_bytes())?;
+            out.write_all(&[u8::from(head.deleted)])?;
+        }
+        Ok(())
+    }
 }
 
 /// A row read back and parsed for the index.
@@ -554,38 +589,17 @@ impl Follower for Records {
     }
 
     fn dump(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let homes = self.homes.read();
-        let mut patients: Vec<_> = homes.patients.iter().collect();
-        patients.sort();
-        put_len(out, patients.len())?;
-        for (id, slot) in patients {
-            put_text(out, id)?;
-            out.write_all(&slot.to_le_bytes())?;
-        }
-        let mut several: Vec<_> = homes.several.iter().collect();
-        several.sort();
-        put_len(out, several.len())?;
-        for (slot, ids) in several {
-            out.write_all(&slot.to_le_bytes())?;
-            put_len(out, ids.len())?;
-            for id in ids {
-                put_text(out, id)?;
-            }
-        }
-        drop(homes);
-        let own = self.own.read();
-        let mut documents: Vec<_> = own.iter().collect();
-        documents.sort_by(|a, b| a.0.cmp(b.0));
-        put_len(out, documents.len())?;
-        for ((code, id), head) in documents {
-            out.write_all(&code.to_le_bytes())?;
-            put_text(out, id)?;
-            out.write_all(&head.rid.to_le_bytes())?;
-            out.write_all(&head.version.to_le_bytes())?;
-            out.write_all(&[u8::from(head.deleted)])?;
-        }
-        drop(own);
+        self.dump_companions(out)?;
         self.index.read().dump(out)
+    }
+
+    fn canonical(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        self.dump_companions(out)?;
+        self.index.read().canonical(out)
+    }
+
+    fn fresh(&self) -> Self {
+        Self::new(self.seed, self.base.clone())
     }
 
     fn load(&self, from: &mut dyn Read) -> io::Result<()> {

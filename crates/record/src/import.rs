@@ -52,6 +52,7 @@ impl Door {
         };
         let mut done = Imported::default();
         let mut out = Vec::with_capacity(entries.len());
+        let mut names = Vec::with_capacity(entries.len());
         for (at, entry) in entries.iter().enumerate() {
             let Some(resource) = entry.get("resource") else {
                 continue;
@@ -62,10 +63,8 @@ impl Door {
                 (Some(t), Some(id)) => format!("{t}/{id}"),
                 _ => format!("entry {at}"),
             };
-            let mut issues = schema::validate(resource, Mode::Create);
-            issues.retain(|i| i.severity >= keepwell_model::outcome::Severity::Error);
-            let Some(t) = t.filter(|_| issues.is_empty()) else {
-                done.refused.push((name, issues));
+            let Some(t) = t else {
+                done.refused.push((name, schema::validate(resource, Mode::Create)));
                 continue;
             };
             let conditional = entry.get("request").and_then(|r| r.get("ifNoneExist"));
@@ -86,6 +85,7 @@ impl Door {
                 changed.set("fullUrl", url.clone());
             }
             out.push(changed);
+            names.push((t, name));
         }
         if !done.refused.is_empty() {
             let refusal = Refusal::bad(vec![Issue::error(
@@ -111,8 +111,11 @@ impl Door {
             Err(e) if e.status == 503 || e.status == 403 => Err(e),
             Err(e) => {
                 for issue in e.issues {
-                    let place = issue.expression.clone().unwrap_or_else(|| "Bundle".to_owned());
-                    done.refused.push((place, vec![issue]));
+                    let (place, issue) = of_resource(&names, issue);
+                    match done.refused.last_mut().filter(|(last, _)| *last == place) {
+                        Some((_, issues)) => issues.push(issue),
+                        None => done.refused.push((place, vec![issue])),
+                    }
                 }
                 Ok(done)
             }
@@ -135,5 +138,20 @@ impl Door {
             .filter(|h| h.kind == RowKind::Version);
         head.and_then(|h| self.ledger.read(h.rid).ok())
             .is_some_and(|o| o.text == stored(value).as_bytes())
+    }
+}
+
+/// An issue of an entry of the Bundle as one of the resource in it, and that resource's name.
+fn of_resource(names: &[(ResourceType, String)], mut issue: Issue) -> (String, Issue) {
+    let place = issue.expression.take().unwrap_or_else(|| "Bundle".to_owned());
+    let entry = place
+        .strip_prefix("Bundle.entry[")
+        .and_then(|rest| rest.split_once(']'));
+    match entry.and_then(|(at, within)| Some((names.get(at.parse::<usize>().ok()?)?, within))) {
+        Some(((t, name), within)) => {
+            issue.expression = within.strip_prefix(".resource").map(|within| format!("{t}{within}"));
+            (name.clone(), issue)
+        }
+        None => (place, issue),
     }
 }

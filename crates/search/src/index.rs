@@ -572,6 +572,15 @@ impl Index {
         self.write(out)
     }
 
+    /// Writes what [`Index::dump`] writes but for [`Index::last_rid`], which also counts rows since forgotten: the same
+    /// bytes for an index that never had them.
+    ///
+    /// # Errors
+    /// What `out` reports.
+    pub fn canonical(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_content(out)
+    }
+
     /// Reads a dump and nothing beyond its end.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ use schema::Use;
 /// Name of the database in a data directory.
 pub const DATABASE: &str = "keepwell.db";
 
+/// How keys in `meta` begin that speak of other files of this data directory: no backup takes them.
+pub const DIRECTORY: &str = "directory/";
+
 /// Something an operator must hear about at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alarm {
@@ -349,7 +352,15 @@ impl View<'_> {
         read::last_checkpoint(&self.connection)
     }
 
-    /// All key-value pairs, by key.
+    /// Size and note of every checkpoint kept, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn checkpoints(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        read::checkpoints(&self.connection)
+    }
+
+    /// All key-value pairs, by key, but for those of this directory alone ([`DIRECTORY`]).
     ///
     /// # Errors
     /// When the database cannot be read.

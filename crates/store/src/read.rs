@@ -122,6 +122,12 @@ pub(crate) fn last_checkpoint(connection: &Connection) -> Result<Option<Checkpoi
     Ok(record)
 }
 
+pub(crate) fn checkpoints(connection: &Connection) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT size, note FROM checkpoint ORDER BY size")?;
+    let rows = statement.query_map([], |row| Ok((unsigned(row, 0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 pub(crate) fn meta(connection: &Connection, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     Ok(statement.query_row([key], |row| row.get(0)).optional()?)
@@ -130,7 +136,11 @@ pub(crate) fn meta(connection: &Connection, key: &str) -> Result<Option<Vec<u8>>
 pub(crate) fn all_meta(connection: &Connection) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT key, value FROM meta ORDER BY key")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let all: Vec<(String, Vec<u8>)> = rows.collect::<Result<_, _>>()?;
+    Ok(all
+        .into_iter()
+        .filter(|(key, _)| !key.starts_with(crate::DIRECTORY))
+        .collect())
 }
 
 pub(crate) fn integrity(connection: &Connection) -> Result<Vec<String>, StoreError> {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this module")]
 
 pub mod data;
+pub mod pages;
 pub mod signer;
 pub mod tree;
 

@@ -100,7 +100,8 @@ fn home_in(text: &[u8], slot: u32) -> HomeKey {
     let Some((ids, _)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) else {
         return HomeKey::Slot(slot);
     };
-    let ids: Vec<String> = ids.split(',').filter(|i| !i.is_empty()).map(str::to_owned).collect();
+    let mut ids: Vec<String> = ids.split(',').filter(|i| !i.is_empty()).map(str::to_owned).collect();
+    ids.sort();
     match ids.len() {
         0 => HomeKey::Shared,
         1 => HomeKey::Patient(ids[0].clone()),
@@ -145,7 +146,11 @@ impl Follower for Toy {
             _ if slot != u32::MAX => HomeKey::Slot(slot),
             [] => HomeKey::Shared,
             [one] => HomeKey::Patient(one.clone()),
-            several => HomeKey::Fresh(several.to_vec()),
+            several => {
+                let mut ids = several.to_vec();
+                ids.sort();
+                HomeKey::Fresh(ids)
+            }
         };
         let known_slot = if slot == u32::MAX { u32::MAX } else { slot };
         pending.insert(put.id.clone(), (put.version, turn.rid, put.at, known_slot));
@@ -266,6 +271,14 @@ impl Follower for Toy {
             }
         }
         out.write_all(&u64::MAX.to_be_bytes())
+    }
+
+    fn canonical(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        self.dump(out)
+    }
+
+    fn fresh(&self) -> Self {
+        Self::default()
     }
 
     fn load(&self, from: &mut dyn Read) -> std::io::Result<()> {

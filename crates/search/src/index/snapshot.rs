@@ -66,6 +66,12 @@ struct Numberings {
 
 impl Index {
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.write_content(out)?;
+        section(out, END, &self.last_rid.to_le_bytes())
+    }
+
+    /// All but the end.
+    pub(super) fn write_content(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&MAGIC)?;
         out.write_all(&FORMAT.to_le_bytes())?;
         let mut all = Numberings {
@@ -102,8 +108,7 @@ impl Index {
             put(&mut body, u32::from(labels));
             body.push(kind as u8);
         }
-        section(out, CLASSES, &body)?;
-        section(out, END, &self.last_rid.to_le_bytes())
+        section(out, CLASSES, &body)
     }
 
     pub(super) fn read(seed: [u8; 16], from: &mut dyn Read) -> Result<Self, LoadError> {
