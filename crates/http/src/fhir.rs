@@ -29,6 +29,10 @@ use std::time::Duration;
 /// Longest silence while a body is being sent.
 const BODY_SILENCE: Duration = Duration::from_secs(20);
 
+/// A body may take this long whatever its size, and longer at this many bytes a second: one byte at a time is no body.
+const BODY_START: Duration = Duration::from_secs(20);
+const BODY_RATE: u64 = 1000;
+
 /// `/health`: the process runs.
 pub async fn health() -> &'static str {
     "ok\n"
@@ -479,8 +483,11 @@ async fn read_body(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Vec
         return Err(too_long());
     }
     let mut bytes = Vec::with_capacity(declared.min(1 << 20));
+    let started = tokio::time::Instant::now();
     loop {
-        match tokio::time::timeout(BODY_SILENCE, body.frame()).await {
+        let slowest = started + BODY_START + Duration::from_secs(bytes.len() as u64 / BODY_RATE);
+        let until = slowest.min(tokio::time::Instant::now() + BODY_SILENCE);
+        match tokio::time::timeout_at(until, body.frame()).await {
             Err(_) => return Err(Refusal::new(408, "timeout", "the body did not arrive in time")),
             Ok(None) => return Ok(bytes),
             Ok(Some(Err(_))) => return Err(bad("the body broke off")),
