@@ -155,24 +155,25 @@ fn operation(route: &Published) -> Value<'static> {
     } else {
         "What went wrong."
     };
+    let response = |name: &'static str, description: &'static str, content: Value<'static>| {
+        let said = object([("description", text(description)), ("content", content)]);
+        (Cow::Borrowed(name), said)
+    };
+    let mut responses = vec![response("2XX", "Done.", content(kind))];
+    if kind == "text/html" {
+        // To the page to go on with, or to the name that pages are read under: without a body.
+        responses.push((
+            Cow::Borrowed("3XX"),
+            object([("description", text("Elsewhere: Location says where."))]),
+        ));
+    }
+    responses.push(response("default", otherwise, content(kind)));
     object([
         ("operationId", text(id(route))),
         ("summary", text(route.summary.clone())),
         ("security", security),
         ("parameters", parameters(&route.path)),
-        (
-            "responses",
-            object([
-                (
-                    "2XX",
-                    object([("description", text("Done.")), ("content", content(kind))]),
-                ),
-                (
-                    "default",
-                    object([("description", text(otherwise)), ("content", content(kind))]),
-                ),
-            ]),
-        ),
+        ("responses", Value::Object(responses)),
     ])
 }
 
