@@ -29,6 +29,10 @@ use std::time::Duration;
 /// Longest silence while a body is being sent.
 const BODY_SILENCE: Duration = Duration::from_secs(20);
 
+/// A body may take this long whatever its size, and longer at this many bytes a second: one byte at a time is no body.
+const BODY_START: Duration = Duration::from_secs(20);
+const BODY_RATE: u64 = 1000;
+
 /// `/health`: the process runs.
 pub async fn health() -> &'static str {
     "ok\n"
@@ -561,8 +565,11 @@ pub(crate) async fn read_body(most: usize, headers: &HeaderMap, mut body: Body) 
         return Err(too_long());
     }
     let mut bytes = Vec::with_capacity(declared.min(1 << 20));
+    let started = tokio::time::Instant::now();
     loop {
-        match tokio::time::timeout(BODY_SILENCE, body.frame()).await {
+        let slowest = started + BODY_START + Duration::from_secs(bytes.len() as u64 / BODY_RATE);
+        let until = slowest.min(tokio::time::Instant::now() + BODY_SILENCE);
+        match tokio::time::timeout_at(until, body.frame()).await {
             Err(_) => return Err(Refusal::new(408, "timeout", "the body did not arrive in time")),
             Ok(None) => return Ok(bytes),
             Ok(Some(Err(_))) => return Err(bad("the body broke off")),
@@ -669,17 +676,22 @@ fn everything_options(params: &[(String, String)]) -> Result<EverythingOptions, 
 /// IMF-fixdate of RFC 9110 5.6.7; the obsolete forms are not read.
 fn parse_http_date(text: &str) -> Option<Timestamp> {
     let mut parts = text.split_once(", ")?.1.split(' ');
-    let day: u32 = parts.next()?.parse().ok()?;
+    let two = |part: &str, most: i64| -> Option<i64> {
+        let fits = part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+        part.parse().ok().filter(|n| fits && *n <= most)
+    };
+    let day = u32::try_from(two(parts.next()?, 31)?).ok().filter(|day| *day > 0)?;
     let month = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let name = parts.next()?;
     let month = u32::try_from(month.iter().position(|m| *m == name)?).ok()? + 1;
-    let year: i64 = parts.next()?.parse().ok()?;
+    let year = parts.next()?;
+    let year: i64 = year.parse().ok().filter(|n| year.len() == 4 && *n > 0)?;
     let mut clock = parts.next()?.split(':');
-    let mut number = || clock.next()?.parse::<i64>().ok();
-    let (h, m, s) = (number()?, number()?, number()?);
-    (parts.next()? == "GMT")
+    let mut number = |most| two(clock.next()?, most);
+    let (h, m, s) = (number(23)?, number(59)?, number(60)?);
+    (clock.next().is_none() && parts.next()? == "GMT" && parts.next().is_none())
         .then(|| Timestamp((days_from_civil(year, month, day) * 86_400 + h * 3600 + m * 60 + s) * 1000))
 }
 
@@ -726,6 +738,18 @@ mod tests {
             parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
             Some(Timestamp(784_111_777_000))
         );
-        assert_eq!(parse_http_date("yesterday"), None);
+        for no_date in [
+            "yesterday",
+            "Sun, 06 Nov 999999999999 08:49:37 GMT",
+            "Sun, 06 Nov -9223372036854775808 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 32 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:49:37 GMT",
+            "Sun, 06 Nov 1994 +8:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37:00 GMT",
+            "Sun, 06 Nov 1994 08:49:9999999999999999999 GMT",
+        ] {
+            assert_eq!(parse_http_date(no_date), None, "{no_date}");
+        }
     }
 }

@@ -6,17 +6,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Most connections at a time; more wait in the kernel's queue.
     pub connections: usize,
-    /// Longest wait for a whole request head, and for a TLS handshake.
+    /// Longest wait for a whole request head, the first one of a connection included, and for a TLS handshake.
     pub head: Duration,
     /// Longest wait for connections to end at a stop.
     pub drain: Duration,
@@ -77,8 +78,11 @@ pub async fn serve(
         let front = front.clone();
         let builder = Arc::clone(&builder);
         let acceptor = acceptor.clone();
+        let heard = Arc::new(Notify::new());
         tokio::spawn(async move {
+            let first = Arc::clone(&heard);
             let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                first.notify_one();
                 request.extensions_mut().insert(ConnectInfo(peer));
                 let front = front.clone();
                 async move { Ok::<_, Infallible>(front.answer(request.map(axum::body::Body::new)).await) }
@@ -87,12 +91,12 @@ pub async fn serve(
             match acceptor {
                 None => {
                     let conn = builder.serve_connection(TokioIo::new(stream), service);
-                    let _ = watcher.watch(conn.into_owned()).await;
+                    within(head, &heard, watcher.watch(conn.into_owned())).await;
                 }
                 Some(acceptor) => {
                     if let Ok(Ok(tls)) = tokio::time::timeout(head, acceptor.accept(stream)).await {
                         let conn = builder.serve_connection(TokioIo::new(tls), service);
-                        let _ = watcher.watch(conn.into_owned()).await;
+                        within(head, &heard, watcher.watch(conn.into_owned())).await;
                     }
                 }
             }
@@ -101,6 +105,18 @@ pub async fn serve(
     }
     drop(listener);
     let _ = tokio::time::timeout(bounds.drain, graceful.shutdown()).await;
+}
+
+/// Drives a connection to its end, or until `head` passes without a first request: the protocol's own time limits begin
+/// with the first bytes, and a client that sends none must not keep its place.
+async fn within(head: Duration, heard: &Notify, connection: impl Future) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        () = heard.notified() => {}
+        () = tokio::time::sleep(head) => return,
+    }
+    connection.await;
 }
 
 /// Whether an address can be reached from this machine only.

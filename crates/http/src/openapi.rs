@@ -180,6 +180,19 @@ fn operation(route: &Published) -> Value<'static> {
     } else {
         "What went wrong."
     };
+    let response = |name: &'static str, description: &'static str, content: Value<'static>| {
+        let said = object([("description", text(description)), ("content", content)]);
+        (Cow::Borrowed(name), said)
+    };
+    let mut responses = vec![response("2XX", "Done.", content(kind))];
+    if kind == "text/html" {
+        // To the page to go on with, or to the name that pages are read under: without a body.
+        responses.push((
+            Cow::Borrowed("3XX"),
+            object([("description", text("Elsewhere: Location says where."))]),
+        ));
+    }
+    responses.push(response("default", otherwise, content(kind)));
     let mut operation = vec![
         ("operationId", text(id(route))),
         ("summary", text(route.summary.clone())),
@@ -189,19 +202,7 @@ fn operation(route: &Published) -> Value<'static> {
     if !route.form.is_empty() {
         operation.push(("requestBody", form(route.form)));
     }
-    operation.push((
-        "responses",
-        object([
-            (
-                "2XX",
-                object([("description", text("Done.")), ("content", content(kind))]),
-            ),
-            (
-                "default",
-                object([("description", text(otherwise)), ("content", content(kind))]),
-            ),
-        ]),
-    ));
+    operation.push(("responses", Value::Object(responses)));
     members(operation)
 }
 

@@ -64,7 +64,7 @@ pub async fn files<S: Sink>(sink: &Arc<S>, paths: &[PathBuf], tell: impl Fn(&str
     let mut total = Total::default();
     let started = std::time::Instant::now();
     for file in found {
-        let (send, mut receive) = tokio::sync::mpsc::channel::<Piece>(AT_ONCE);
+        let (send, mut receive) = tokio::sync::mpsc::channel::<Piece>(1);
         let path = file.clone();
         let reader =
             tokio::task::spawn_blocking(move || source::pieces(&path, |piece| Ok(send.blocking_send(piece).is_ok())));

@@ -93,6 +93,8 @@ pub enum Op {
         /// To this folder.
         to: PathBuf,
     },
+    /// An export of the log, checked outside the server, does not verify: to be recorded.
+    ExportRefused,
     /// Prove one entry.
     AuditProve {
         /// Its number.
@@ -139,6 +141,19 @@ pub enum Op {
 fn refused(e: Refusal) -> anyhow::Error {
     let text: Vec<String> = e.issues.into_iter().map(|i| i.diagnostics).collect();
     anyhow!(text.join("; "))
+}
+
+/// How an export that did not verify stands in the log (HTTP's 422: well understood, and wrong).
+const REFUSED: u16 = 422;
+/// How an export or backup that was permitted, and then failed, stands in the log.
+const FAILED: u16 = 500;
+
+/// Records that a permitted act came to nothing, and gives its error back.
+async fn failed(site: &Site, ctx: &Context, action: Action, e: anyhow::Error) -> anyhow::Error {
+    match site.door.record_refusal(ctx, action, FAILED).await {
+        Ok(()) => e,
+        Err(unrecorded) => e.context(refused(unrecorded)),
+    }
 }
 
 /// Runs a command on behalf of the operator at this machine.
@@ -214,18 +229,17 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
                 .record_act(&ctx, Action::AuditExport, 0, "")
                 .await
                 .map_err(refused)?;
-            let ledger = site.door.ledger();
-            let note = ledger.with_signer(|origin, signer| {
-                keepwell_continuity::export_log(ledger.store(), &to, origin, signer, &mut |_| {})
-            })?;
-            // Lets a reader find accidental damage; against a forger, compare with a key kept elsewhere (`--key`).
-            let keys: Vec<String> = ledger.verifier_keys().iter().map(|key| format!("{key}\n")).collect();
-            std::fs::write(to.join("key"), keys.concat())?;
-            Ok(json!({
-                "entries": String::from_utf8_lossy(&note).lines().nth(1).unwrap_or_default(),
-                "to": to,
-                "key": ledger.verifier_key(),
-            }))
+            match export(site, &to) {
+                Ok(said) => Ok(said),
+                Err(e) => Err(failed(site, &ctx, Action::AuditExport, e).await),
+            }
+        }
+        Op::ExportRefused => {
+            site.door
+                .record_refusal(&ctx, Action::AuditVerify, REFUSED)
+                .await
+                .map_err(refused)?;
+            Ok(json!({ "recorded": true }))
         }
         Op::AuditProve { entry } => {
             site.door
@@ -432,12 +446,41 @@ async fn erase(
     }))
 }
 
+/// The log's verifier keys, in a file beside what they verify or open.
+pub const KEY: &str = "key";
+
+fn keys_text(site: &Site) -> String {
+    let keys = site.door.ledger().verifier_keys();
+    keys.iter().map(|key| format!("{key}\n")).collect()
+}
+
+fn export(site: &Site, to: &Path) -> anyhow::Result<Value> {
+    let ledger = site.door.ledger();
+    let note = ledger.with_signer(|origin, signer| {
+        keepwell_continuity::export_log(ledger.store(), to, origin, signer, &mut |_| {})
+    })?;
+    // Lets a reader find accidental damage; against a forger, compare with a key kept elsewhere (`--key`).
+    std::fs::write(to.join(KEY), keys_text(site))?;
+    Ok(json!({
+        "entries": String::from_utf8_lossy(&note).lines().nth(1).unwrap_or_default(),
+        "to": to,
+        "key": ledger.verifier_key(),
+    }))
+}
+
 async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow::Result<Value> {
     site.door.authorize_system(ctx, Action::Backup).await.map_err(refused)?;
     site.door
         .record_act(ctx, Action::Backup, 0, "")
         .await
         .map_err(refused)?;
+    match cut_backup(site, to, keys_to) {
+        Ok(said) => Ok(said),
+        Err(e) => Err(failed(site, ctx, Action::Backup, e).await),
+    }
+}
+
+fn cut_backup(site: &Site, to: &Path, keys_to: &Path) -> anyhow::Result<Value> {
     let ledger = site.door.ledger();
     let keys = ledger.verifier_keys();
     let done = ledger.with_signer(|origin, signer| {
@@ -456,6 +499,9 @@ async fn backup(site: &Site, ctx: &Context, to: &Path, keys_to: &Path) -> anyhow
         keys_to.join(crate::settings::FILE),
     )
     .context("cannot copy the settings beside the keyring")?;
+    // Away from the backup, so that a restore knows a forged one.
+    keepwell_vault::replace_file(&keys_to.join(KEY), keys_text(site).as_bytes())
+        .context("cannot write the verifier keys beside the keyring")?;
     Ok(json!({
         "entries": done.size,
         "rows": done.last_rid,

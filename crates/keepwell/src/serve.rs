@@ -23,6 +23,32 @@ use tokio::sync::watch;
 /// Largest body accepted.
 const BODY_MAX: usize = 256 << 20;
 
+/// Files the process needs besides its connections: the database's readers, the log, the sockets.
+const FILES: u64 = 256;
+
+/// Bounds of the listeners: as many connections as there are files to have, up to the default.
+fn bounds() -> Bounds {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Systems give few by default, for programs of another time; the rest may be asked for.
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let default = Bounds::default();
+    let room = files.map_or(usize::MAX, |n| {
+        usize::try_from(n.saturating_sub(FILES)).unwrap_or(usize::MAX)
+    });
+    Bounds {
+        connections: default.connections.min(room.max(1)),
+        ..default
+    }
+}
+
 /// Set for the process that a seal or unseal re-executes: the port it must take again.
 pub const SEALED: &str = "KEEPWELL_SEALED";
 /// Set likewise: the ready line was printed before.
@@ -189,23 +215,11 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
             members.insert("metrics".to_owned(), Value::from(format!("http://{at}/metrics")));
         }
         let router = keepwell_http::metrics_router(Arc::clone(&app));
-        tasks.spawn(listen::serve(
-            listener,
-            None,
-            router.into(),
-            Bounds::default(),
-            stopped.clone(),
-        ));
+        tasks.spawn(listen::serve(listener, None, router.into(), bounds(), stopped.clone()));
     }
     let front = keepwell_http::Front::new(Arc::clone(&app));
     let (config, watching) = watched(bound.tls, site.door.clock());
-    tasks.spawn(listen::serve(
-        bound.listener,
-        config,
-        front,
-        Bounds::default(),
-        stopped.clone(),
-    ));
+    tasks.spawn(listen::serve(bound.listener, config, front, bounds(), stopped.clone()));
 
     let ending = tokio::spawn(end_emergencies(Arc::clone(&site)));
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
@@ -342,13 +356,7 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let router: Router = keepwell_http::sealed_router();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (config, watching) = watched(bound.tls, &clock);
-    let serving = tokio::spawn(listen::serve(
-        bound.listener,
-        config,
-        router.into(),
-        Bounds::default(),
-        stopped,
-    ));
+    let serving = tokio::spawn(listen::serve(bound.listener, config, router.into(), bounds(), stopped));
     let (unseal, mut unsealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = move |op: Op| {
         let unseal = unseal.clone();

@@ -6,6 +6,7 @@ use crate::settings::{Custody, Settings};
 use crate::site::{self, Site};
 use crate::{ops, print, say, tls, world};
 use anyhow::{Context as _, bail};
+use keepwell_audit::note::VerifierKey;
 use keepwell_identity::{Account, Wanted};
 use keepwell_ledger::Ledger;
 use keepwell_model::actor::{Role, Scope};
@@ -251,6 +252,11 @@ pub fn verify_stopped(dir: &Path, unlock: &Unlock, checkpoint: Option<&Path>) ->
     Ok(ops::report_json(&report))
 }
 
+/// One a line: a log whose key was rotated has several.
+fn verifier_keys(text: &str) -> Option<Vec<VerifierKey>> {
+    text.split_whitespace().map(VerifierKey::parse).collect()
+}
+
 /// `audit verify --export`: neither keys nor database.
 pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>) -> anyhow::Result<Value> {
     let outside: Vec<Vec<u8>> = match checkpoint {
@@ -259,17 +265,9 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
         }
         None => Vec::new(),
     };
-    let own = std::fs::read_to_string(export.join("key")).ok();
-    // One a line: a log whose key was rotated has several.
-    let trusted: Vec<_> = key
-        .or(own.as_deref())
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .map(|k| {
-            keepwell_audit::note::VerifierKey::parse(k)
-                .context("the verifier key (--key, or `key` in the export) is not one")
-        })
-        .collect::<Result<_, _>>()?;
+    let own = std::fs::read_to_string(export.join(ops::KEY)).ok();
+    let trusted = verifier_keys(key.or(own.as_deref()).unwrap_or_default())
+        .context("the verifier key (--key, or `key` in the export) is not one")?;
     if trusted.is_empty() {
         bail!("there is no verifier key: the export's file `key` is missing; give --key with one kept elsewhere");
     }
@@ -294,7 +292,18 @@ pub fn verify_export(export: &Path, checkpoint: Option<&Path>, key: Option<&str>
 pub fn restore(a: &Restore) -> anyhow::Result<()> {
     let dir = std::path::absolute(&a.data.data)?;
     make_dir(&dir)?;
-    let options = keepwell_continuity::RestoreOptions::default();
+    // Not there beside a keyring that was copied by hand: then a damaged backup is found all the same, a forged one only
+    // when its rows do not open.
+    let keys = a.keys_from.join(ops::KEY);
+    let trusted = match std::fs::read_to_string(&keys) {
+        Ok(text) => verifier_keys(&text).with_context(|| format!("`{}` holds no verifier keys", keys.display()))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", keys.display())),
+    };
+    let options = keepwell_continuity::RestoreOptions {
+        trusted: &trusted,
+        ..Default::default()
+    };
     let restored =
         keepwell_continuity::restore(&a.from, &dir, &options, &mut |_| {}).context("the backup was not restored")?;
     let keyring = keepwell_continuity::keyring::read(&a.keys_from).context("cannot read the keyring's copy")?;

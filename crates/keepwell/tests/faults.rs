@@ -16,6 +16,7 @@ mod support;
 
 use serde_json::json;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{Folder, Server, cli, patient, said};
@@ -52,18 +53,10 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     let mut server = Server::demo_in(&disk.0, &["--patients", "0"]);
     let mut client = server.client();
     let mut acknowledged = vec![client.create(&patient("Full", "Disk"))];
+    let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "24h"]);
     // Somebody else's file takes the room, all but a little.
     let filler = disk.0.join("filler");
-    let mut size = 200_u64 << 20;
-    while size > 1 << 20 {
-        let mut bytes = fs::read(&filler).unwrap_or_default();
-        bytes.resize(bytes.len() + usize::try_from(size).unwrap(), 1);
-        if fs::write(&filler, &bytes).is_err() {
-            bytes.truncate(bytes.len() - usize::try_from(size).unwrap());
-            fs::write(&filler, &bytes).expect("what fitted before");
-            size /= 2;
-        }
-    }
+    fill(&filler, 8 << 20);
     let mut refused = None;
     for n in 0..2000 {
         let mut resource = patient(&format!("Filler{n}"), "X");
@@ -82,16 +75,61 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     println!("writes refused after {refused:?}, {} acknowledged", acknowledged.len());
     assert!(refused.is_some(), "the disk never filled");
     assert!(server.alive());
-    // Reads: with their entry (the reserve), or not at all.
-    let read = client.get(&format!("/fhir/Patient/{}", acknowledged[0]));
-    assert!(matches!(read.status, 200 | 503), "{} {}", read.status, read.text());
-    if read.status == 503 {
-        assert!(!read.text().contains("Full"));
+    // AUD-2. Reads: with their entry (the reserve), or not at all. Somebody else takes that room too, so that in the end the
+    // log cannot be written any more; a patient's page of the access log holds a thousand entries, so readers take turns.
+    let watched = acknowledged.clone();
+    // Answered and refused, for each.
+    let mut looks = vec![(0_usize, 0_usize); watched.len()];
+    let sums = |looks: &[(usize, usize)]| looks.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    while sums(&looks).1 < 200 {
+        if sums(&looks).0 >= 100 {
+            fill(&filler, 1 << 12);
+        }
+        for (id, look) in watched.iter().zip(&mut looks) {
+            if look.0 >= 900 {
+                continue;
+            }
+            let read = client.get(&format!("/fhir/Patient/{id}"));
+            match read.status {
+                200 => look.0 += 1,
+                503 => {
+                    assert_eq!(read.json()["resourceType"], "OperationOutcome");
+                    let text = read.text();
+                    let known = ["Full", "Filler", "Disk", "1980", "female"];
+                    assert!(!known.iter().any(|word| text.contains(word)), "{text}");
+                    look.1 += 1;
+                }
+                status => panic!("{status}: {}", read.text()),
+            }
+        }
+        assert!(looks.iter().any(|look| look.0 < 900), "the log never filled: {looks:?}");
     }
+    let (answered, refused) = sums(&looks);
+    assert!(server.alive());
+    println!("reads on the full disk: {answered} answered, {refused} refused");
+    assert!(answered > 0, "the reserve let no read through");
     // Room again: after a restart everything acknowledged is there and the log is whole.
     fs::remove_file(&filler).unwrap();
     server.kill9();
     let mut server = Server::demo_in(&disk.0, &["--patients", "0"]);
+    let mut auditor = server.client_with(&officer);
+    for (id, (answered, refused)) in watched.iter().zip(&looks) {
+        let log = auditor
+            .get(&format!("/fhir/Patient/{id}/$access-log?_count=1000"))
+            .expect(200)
+            .json();
+        let entries = log["entry"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry["resource"]["subtype"][0]["code"] == "read" && entry["resource"]["outcome"] == "0")
+            .count();
+        // An entry may be written whose answer could not be given any more, never the other way round.
+        assert!(
+            (*answered..=answered + refused).contains(&entries),
+            "{id}: {answered} reads answered, {refused} refused, {entries} entries"
+        );
+    }
     let mut client = server.client();
     for id in &acknowledged {
         client.get(&format!("/fhir/Patient/{id}")).expect(200);
@@ -100,6 +138,22 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     server.stop();
     let output = cli(&["verify", "--data", disk.0.join("data").to_str().unwrap()]);
     assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Grows a file until less than `rest` bytes would still fit.
+fn fill(file: &Path, rest: usize) {
+    let mut file = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(file)
+        .expect("the filler");
+    let mut block = vec![1; 16 << 20];
+    while block.len() >= rest {
+        // A write that fits in part has taken that part.
+        if file.write_all(&block).is_err() {
+            block.truncate(block.len() / 2);
+        }
+    }
 }
 
 /// Text that does not compress.

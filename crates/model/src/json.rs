@@ -27,11 +27,17 @@ pub enum Value<'a> {
 pub struct Limits {
     /// Deepest nesting of arrays and objects accepted.
     pub depth: usize,
+    /// Most values accepted: a parsed value takes up to a hundred times the bytes of its text (`{"a":0}`), so that a bound on
+    /// the text alone is none on memory.
+    pub values: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 100 }
+        Self {
+            depth: 100,
+            values: 5_000_000,
+        }
     }
 }
 
@@ -66,6 +72,9 @@ pub enum JsonErrorKind {
     /// More nesting than the limit.
     #[error("nesting is too deep")]
     Depth,
+    /// More values than the limit.
+    #[error("more values than are accepted in one text")]
+    Values,
     /// The same member name twice in one object.
     #[error("duplicate member name")]
     Duplicate,
@@ -92,6 +101,7 @@ pub fn parse_with(text: &str, limits: Limits) -> Result<Value<'_>, JsonError> {
         text,
         bytes: text.as_bytes(),
         at: 0,
+        values: 0,
         limits,
     };
     p.space();
@@ -127,6 +137,7 @@ struct Parser<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    values: usize,
     limits: Limits,
 }
 
@@ -146,6 +157,10 @@ impl<'a> Parser<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
+        if self.values >= self.limits.values {
+            return Err(self.fail(JsonErrorKind::Values));
+        }
+        self.values += 1;
         match self.peek() {
             None => Err(self.fail(JsonErrorKind::End)),
             Some(b'{') => self.object(depth),
@@ -661,5 +676,14 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert_eq!(parse(&deep).unwrap_err().kind, JsonErrorKind::Depth);
+        let few = Limits {
+            values: 4,
+            ..Limits::default()
+        };
+        assert!(parse_with("[0,{\"a\":0}]", few).is_ok());
+        assert_eq!(
+            parse_with("[0,{\"a\":0},0]", few).unwrap_err().kind,
+            JsonErrorKind::Values
+        );
     }
 }

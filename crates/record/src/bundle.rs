@@ -282,11 +282,10 @@ impl Door {
                     self.history(ctx, crate::history::HistoryOf::System, &options, base)
                         .await
                 }
-                _ => Err(Refusal::new(
-                    400,
-                    "not-supported",
-                    "the entry's url names no resource type",
-                )),
+                _ => {
+                    let refusal = Refusal::new(400, "not-supported", "the entry's url names no resource type");
+                    Err(self.refuse(Access::of(ctx, Action::Transaction), refusal).await)
+                }
             };
         };
         let selector = match &e.id {
@@ -303,16 +302,18 @@ impl Door {
             }
             Method::Put if e.operation.is_none() => self.update(ctx, t, &selector, &body(), e.if_match, want).await,
             Method::Patch if e.operation.is_none() => {
-                let operations = patch_body(e.resource)?;
+                let operations = match patch_body(e.resource) {
+                    Ok(operations) => operations,
+                    Err(refusal) => return Err(self.refuse(Access::of(ctx, Action::Patch), refusal).await),
+                };
                 self.patch(ctx, t, &selector, operations.as_bytes(), e.if_match, want)
                     .await
             }
             Method::Delete if e.operation.is_none() => self.delete(ctx, t, &selector, e.if_match).await,
-            _ => Err(Refusal::new(
-                400,
-                "not-supported",
-                "the entry's method and url do not go together",
-            )),
+            _ => {
+                let refusal = Refusal::new(400, "not-supported", "the entry's method and url do not go together");
+                Err(self.refuse(Access::of(ctx, Action::Transaction), refusal).await)
+            }
         }
     }
 
@@ -322,11 +323,10 @@ impl Door {
                 let options = crate::everything::EverythingOptions::default();
                 self.everything(ctx, id, &options, base).await
             }
-            (_, _, Some(_)) => Err(Refusal::new(
-                400,
-                "not-supported",
-                "that operation is not offered in a Bundle",
-            )),
+            (_, _, Some(_)) => {
+                let refusal = Refusal::new(400, "not-supported", "that operation is not offered in a Bundle");
+                Err(self.refuse(Access::of(ctx, Action::Transaction), refusal).await)
+            }
             (Some(id), true, None) if e.version.is_none() => {
                 let options = crate::history::HistoryOptions::default();
                 self.history(ctx, crate::history::HistoryOf::Instance(t, id), &options, base)

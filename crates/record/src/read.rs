@@ -88,7 +88,9 @@ impl Door {
                 Err(e) => return Err(self.refuse(access, e).await),
             };
             assemble(t, id, head.version, last_updated, &opened.text, &mut answer.body);
-            render(t, &options.view, &mut answer.body)?;
+            if let Err(e) = render(t, &options.view, &mut answer.body) {
+                return Err(self.refuse(access, e).await);
+            }
             answer.part_2 = owed.notice;
         }
         access.status = answer.status;
