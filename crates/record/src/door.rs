@@ -327,13 +327,25 @@ impl Door {
         self.ledger.read(rid).map_err(|e| unopened(rid, &e))
     }
 
+    /// Opens the row that the index names and compares its sealed header with what the index says of it: a row in
+    /// another's place is not shown.
+    pub(crate) fn open_version(&self, row: &Version) -> Result<Arc<Opened>, Refusal> {
+        self.ledger
+            .read(row.rid)
+            .map_err(|e| unopened(row.rid, &e))
+            .and_then(|opened| as_indexed(row, opened))
+    }
+
     /// Opens the rows of a page, in their order. One that was erased since it was found is gone, and so is its entry.
     pub(crate) fn open_all<'v>(&self, rows: &'v [Version]) -> Vec<(&'v Version, Arc<Opened>)> {
         let rids: Vec<u64> = rows.iter().map(|row| row.rid).collect();
         let opened = self.ledger.read_all(&rids);
         rows.iter()
             .zip(opened)
-            .filter_map(|(row, opened)| Some((row, opened.map_err(|e| unopened(row.rid, &e)).ok()?)))
+            .filter_map(|(row, opened)| {
+                let opened = opened.map_err(|e| unopened(row.rid, &e)).ok()?;
+                Some((row, as_indexed(row, opened).ok()?))
+            })
             .collect()
     }
 
@@ -356,15 +368,75 @@ impl Door {
     }
 }
 
+/// What a client is told of damage.
+const DAMAGED: &str = "the stored resource does not open; the operator has been told";
+
 /// What is told of a row that did not open: an erased one is gone, anything else the operator must look at.
 fn unopened(rid: u64, error: &ReadError) -> Refusal {
     if matches!(error, ReadError::Erased(_)) {
         return Refusal::not_found();
     }
     tracing::error!(rid, error = %error, "a row does not open");
-    Refusal::new(
-        500,
-        "exception",
-        "the stored resource does not open; the operator has been told",
-    )
+    Refusal::new(500, "exception", DAMAGED)
+}
+
+/// A row whose sealed header is what the index says of it; any other is damage, told to the operator.
+fn as_indexed(row: &Version, opened: Arc<Opened>) -> Result<Arc<Opened>, Refusal> {
+    let h = &opened.header;
+    let sealed = (h.type_code, h.version, h.last_updated, opened.slot);
+    if sealed == (row.resource_type.code(), row.version, row.last_updated, row.home) {
+        return Ok(opened);
+    }
+    tracing::error!(
+        rid = row.rid,
+        "the sealed header of a row is not what the index says of it"
+    );
+    Err(Refusal::new(500, "exception", DAMAGED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keepwell_ledger::{Header, Kind};
+    use keepwell_search::index::RowKind;
+
+    #[test]
+    fn a_row_in_anothers_place_is_not_shown() {
+        let observation = ResourceType::from_name("Observation").unwrap();
+        let row = Version {
+            rid: 7,
+            resource_type: observation,
+            version: 2,
+            last_updated: 1_000,
+            kind: RowKind::Version,
+            home: 5,
+            labels: 0,
+        };
+        let opened = |type_code, version, last_updated, slot| {
+            let (kind, id) = (Kind::Version, "a".to_owned());
+            let header = Header {
+                kind,
+                type_code,
+                id,
+                version,
+                prev: 3,
+                last_updated,
+            };
+            Arc::new(Opened {
+                header,
+                text: Vec::new(),
+                slot,
+            })
+        };
+        let code = observation.code();
+        assert!(as_indexed(&row, opened(code, 2, 1_000, 5)).is_ok());
+        for other in [
+            opened(code + 1, 2, 1_000, 5),
+            opened(code, 1, 1_000, 5),
+            opened(code, 2, 999, 5),
+            opened(code, 2, 1_000, 6),
+        ] {
+            assert_eq!(as_indexed(&row, other).unwrap_err().status, 500);
+        }
+    }
 }

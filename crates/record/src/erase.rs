@@ -141,7 +141,7 @@ impl Door {
             .collect();
         let mut found = None;
         for v in versions {
-            let opened = self.open(v.rid)?;
+            let opened = self.open_version(&v)?;
             let mut full = Vec::new();
             assemble(
                 t,

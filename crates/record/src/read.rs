@@ -83,7 +83,7 @@ impl Door {
         if unchanged {
             answer.status = 304;
         } else {
-            let opened = match self.open(head.rid) {
+            let opened = match self.open_version(&head) {
                 Ok(o) => o,
                 Err(e) => return Err(self.refuse(access, e).await),
             };

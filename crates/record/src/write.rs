@@ -468,7 +468,7 @@ impl Door {
             .filter(|h| h.kind == RowKind::Version);
         let head = head.ok_or_else(Refusal::not_found)?;
         self.may_touch(ctx, Action::Patch, t, &head)?;
-        let opened = self.open(head.rid)?;
+        let opened = self.open_version(&head)?;
         let mut full = Vec::new();
         assemble(
             t,
