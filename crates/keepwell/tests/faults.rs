@@ -56,7 +56,7 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     let officer = server.issue(&["--role", "privacy-officer", "--user", "officer", "--ttl", "24h"]);
     // Somebody else's file takes the room, all but a little.
     let filler = disk.0.join("filler");
-    fill(&filler, 8 << 20);
+    fill(&filler, 2 << 20);
     let mut refused = None;
     for n in 0..2000 {
         let mut resource = patient(&format!("Filler{n}"), "X");
@@ -83,7 +83,7 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     let sums = |looks: &[(usize, usize)]| looks.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     while sums(&looks).1 < 200 {
         if sums(&looks).0 >= 100 {
-            fill(&filler, 1 << 12);
+            fill(&filler, 0);
         }
         for (id, look) in watched.iter().zip(&mut looks) {
             if look.0 >= 900 {
@@ -140,20 +140,22 @@ fn a_full_disk_stops_writes_first_and_loses_nothing() {
     assert!(output.status.success(), "{}", said(&output));
 }
 
-/// Grows a file until less than `rest` bytes would still fit.
-fn fill(file: &Path, rest: usize) {
+/// Grows a file until nothing more fits, then gives `rest` bytes of it back.
+fn fill(file: &Path, rest: u64) {
     let mut file = fs::File::options()
         .create(true)
         .append(true)
         .open(file)
         .expect("the filler");
     let mut block = vec![1; 16 << 20];
-    while block.len() >= rest {
+    while block.len() >= 1 << 12 {
         // A write that fits in part has taken that part.
         if file.write_all(&block).is_err() {
             block.truncate(block.len() / 2);
         }
     }
+    let length = file.metadata().expect("metadata").len();
+    file.set_len(length.saturating_sub(rest)).expect("room given back");
 }
 
 /// Text that does not compress.

@@ -5,6 +5,10 @@
     reason = "skipped cases and seeds are told on stdout, which the test run collects"
 )]
 #![allow(
+    clippy::disallowed_methods,
+    reason = "the times of a shift are relative to the system's clock, which the server runs by"
+)]
+#![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
