@@ -288,15 +288,23 @@ impl Door {
         })
     }
 
+    /// Opens one row of several that are shown; `None` where it was erased since it was found. A row that does not open
+    /// is not left out in silence: nobody must take what is damaged for what never was.
+    pub(crate) fn open_listed(&self, rid: u64) -> Result<Option<Opened>, Refusal> {
+        match self.open(rid) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(e) if e.status == 404 => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Commits a change; `None` when the state it was prepared on has moved and it must be prepared again.
     pub(crate) async fn commit_once(&self, change: Change) -> Result<Option<Vec<Written>>, Refusal> {
         match self.ledger.append(change).await {
             Ok(written) => Ok(Some(written)),
             Err(AppendError::Refused(Unmet::Again)) => Ok(None),
             // The refusal went into the log with the decision.
-            Err(AppendError::Refused(Unmet::Version)) => Err(Refusal::precondition(
-                "the current version is another one; read it and try again",
-            )),
+            Err(AppendError::Refused(Unmet::Version)) => Err(Refusal::other_version()),
             Err(e) => {
                 tracing::error!(error = %e, "a change could not be committed");
                 Err(Refusal::unavailable(

@@ -137,7 +137,9 @@ impl Door {
         let mut rows = Vec::with_capacity(end - from);
         self.ledger.prefetch(shown.iter().map(|v| v.rid));
         for v in shown {
-            let Ok(opened) = self.open(v.rid) else { continue };
+            let Some(opened) = self.open_listed(v.rid)? else {
+                continue;
+            };
             let h = &opened.header;
             page.hit(base, v.resource_type, &h.id, "match", |out| {
                 assemble(

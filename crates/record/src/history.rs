@@ -161,7 +161,9 @@ impl Door {
         let mut rows = Vec::with_capacity(versions.len());
         self.ledger.prefetch(versions.iter().map(|v| v.rid));
         for v in &versions {
-            let Ok(opened) = self.open(v.rid) else { continue };
+            let Some(opened) = self.open_listed(v.rid)? else {
+                continue;
+            };
             let h = &opened.header;
             let t = v.resource_type;
             let at = Timestamp(h.last_updated);

@@ -182,7 +182,9 @@ impl Door {
         let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
         let mut show = |page: &mut Page, hit: &Version, mode: &str| -> Result<(), Refusal> {
             // Erased between the search and the opening: it is gone, and so is the entry.
-            let Ok(opened) = self.open(hit.rid) else { return Ok(()) };
+            let Some(opened) = self.open_listed(hit.rid)? else {
+                return Ok(());
+            };
             let h = &opened.header;
             let mut failed = Ok(());
             page.hit(request.base, hit.resource_type, &h.id, mode, |out| {
