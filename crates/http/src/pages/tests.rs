@@ -95,6 +95,7 @@ fn log(text: &str) -> AccessLog {
             root: text.to_owned(),
             at: text.to_owned(),
         }),
+        notice: "",
     }
 }
 
@@ -293,14 +294,17 @@ fn people_easy_to_confuse_are_pointed_out() {
         },
     };
     let html = |hits| {
-        let results = Results { hits, more: false };
+        let results = Results {
+            hits,
+            ..Results::default()
+        };
         view::render_find(
             &page(Role::Nurse),
             "t",
             Role::Nurse,
             &Find::default(),
             Ok(Some(&results)),
-            &[],
+            &Results::default(),
         )
     };
     let warning = "same birth date and a name alike";
@@ -487,6 +491,7 @@ fn no_other_page_lets_markup_through() {
         let results = Results {
             hits: vec![hit()],
             more: true,
+            notice: "",
         };
         let login = DemoLogin {
             user: text.to_owned(),
@@ -498,11 +503,18 @@ fn no_other_page_lets_markup_through() {
             ("sign-in", view::render_sign_in(&page, &[login], Some(text))),
             (
                 "find",
-                view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[]),
+                view::render_find(
+                    &page,
+                    text,
+                    Role::Nurse,
+                    &asked,
+                    Ok(Some(&results)),
+                    &Results::default(),
+                ),
             ),
             (
                 "find, problem",
-                view::render_find(&page, text, Role::Nurse, &asked, Err(text), &[hit()]),
+                view::render_find(&page, text, Role::Nurse, &asked, Err(text), &results),
             ),
             ("access", view::render_access(&page, &banner, &log(text), false)),
             ("status", view::render_status(&page, &groups(text))),
@@ -574,7 +586,14 @@ fn no_page_needs_inline_script_or_style() {
 fn every_field_has_a_label_and_every_id_is_unique() {
     let (patient, resources) = sample();
     let all = [
-        view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(None), &[]),
+        view::render_find(
+            &page(Role::Nurse),
+            "t",
+            Role::Nurse,
+            &Find::default(),
+            Ok(None),
+            &Results::default(),
+        ),
         view::render_sign_in(&page(Role::Nurse), &[], None),
         chart_of(&patient, &resources),
     ];
@@ -609,6 +628,7 @@ struct Fake {
     site: Site,
     asked: Mutex<Vec<(String, PurposeOfUse, EntryPath)>>,
     ended: Mutex<Vec<String>>,
+    notice: &'static str,
 }
 
 impl Fake {
@@ -665,17 +685,23 @@ impl Backend for Fake {
         "session=; Max-Age=0; Path=/".to_owned()
     }
 
-    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
+    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Patients, Refusal> {
         self.note(&format!("find {} {}", asked.name, limit), ctx);
         match ctx.actor.role {
             Role::Administrator => Err(Refusal::Forbidden("Administrators do not look at patients.".to_owned())),
-            _ => Ok(vec![SAMPLE.lines().next().unwrap().to_owned()]),
+            _ => Ok(Patients {
+                texts: vec![SAMPLE.lines().next().unwrap().to_owned()],
+                notice: self.notice,
+            }),
         }
     }
 
-    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Vec<String>, Refusal> {
+    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Patients, Refusal> {
         self.note("recent", ctx);
-        Ok(ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect())
+        Ok(Patients {
+            texts: ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect(),
+            notice: self.notice,
+        })
     }
 
     async fn compartment(
@@ -697,7 +723,7 @@ impl Backend for Fake {
             resources,
             withheld: Vec::new(),
             capped: Vec::new(),
-            notice: "",
+            notice: self.notice,
         })
     }
 
@@ -705,7 +731,10 @@ impl Backend for Fake {
         self.note(&format!("log {id}"), ctx);
         Self::may(ctx, id)?;
         match ctx.actor.role {
-            Role::Patient | Role::PrivacyOfficer => Ok(log("somebody")),
+            Role::Patient | Role::PrivacyOfficer => Ok(AccessLog {
+                notice: self.notice,
+                ..log("somebody")
+            }),
             _ => Err(Refusal::Forbidden(
                 "Only the privacy officer and the patient.".to_owned(),
             )),
@@ -725,6 +754,11 @@ struct Clinic {
 
 impl Clinic {
     fn open() -> Self {
+        Self::open_with("")
+    }
+
+    /// A clinic of whose records something must be said.
+    fn open_with(notice: &'static str) -> Self {
         let login = DemoLogin {
             user: "nurse".into(),
             display: "N".into(),
@@ -740,6 +774,7 @@ impl Clinic {
             site,
             asked: Mutex::default(),
             ended: Mutex::default(),
+            notice,
         });
         Self {
             app: router(fake.clone()),
@@ -920,6 +955,35 @@ async fn a_chart_asks_for_no_more_than_the_role_needs() {
         hidden
             .iter()
             .for_each(|w| assert!(!body.contains(w), "{role:?} sees {w}"));
+    }
+}
+
+#[tokio::test]
+async fn what_must_be_said_with_a_record_stands_on_every_page_that_shows_it() {
+    const NOTICE: &str = "Not to be passed on.";
+    for notice in ["", NOTICE] {
+        let clinic = Clinic::open_with(notice);
+        let said = |body: &str| body.contains(NOTICE);
+        let form = "csrf=csrf-nurse&name=sam&birth_date=&identifier=";
+        for (role, path) in [
+            (Role::Nurse, "/patients/p1"),
+            (Role::Nurse, "/find"), // seen in this session
+            (Role::Patient, "/record"),
+            (Role::Patient, "/record/access"),
+            (Role::PrivacyOfficer, "/patients/p1/access"),
+        ] {
+            let (status, _, body) = clinic.get(Some(role), path).await;
+            assert_eq!(status, StatusCode::OK, "{path}");
+            assert!(body.contains("Sample Person"), "{path}");
+            assert_eq!(said(&body), !notice.is_empty(), "{path}");
+        }
+        clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
+        let (_, _, body) = clinic.get(Some(Role::Nurse), "/find/results").await;
+        assert!(body.contains("Sample Person"), "{body}");
+        assert_eq!(said(&body), !notice.is_empty(), "results");
+        // Where nothing is shown, there is nothing to say it with.
+        let (_, _, body) = clinic.get(Some(Role::Billing), "/find").await;
+        assert!(!said(&body), "an empty page");
     }
 }
 
