@@ -2,8 +2,8 @@
 
 use crate::pages::backend::{
     Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Granted, Group, Key, Level,
-    Managed, Mark, Member, Next, Offered, Refusal, Review, Secured, Security, SecurityAct, Seen, Session, SessionLine,
-    SignIn, Site, Step, UserAct, role_words,
+    Managed, Mark, Member, Next, Offered, Patients, Refusal, Review, Secured, Security, SecurityAct, Seen, Session,
+    SessionLine, SignIn, Site, Step, UserAct, role_words,
 };
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
@@ -17,7 +17,7 @@ use keepwell_model::actor::{Actor, Assurance, Context, EntryPath, Place, Purpose
 use keepwell_model::json::{self, Value};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
-use keepwell_record::{PART_2_NOTICE, ReadOptions, SearchRequest};
+use keepwell_record::{Answer, PART_2_NOTICE, ReadOptions, SearchRequest};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl PagesBackend {
             base: &base,
         };
         let answer = self.app.door.search(ctx, &request).await.map_err(refusal)?;
-        let part_2 = answer.part_2;
+        let notice = notice(&answer);
         let text = text(answer.body)?;
         let bundle = json::parse(&text).map_err(|_| Refusal::Failed)?;
         let more = bundle
@@ -70,10 +70,11 @@ impl PagesBackend {
             .filter_map(|e| e.get("resource"))
             .map(Value::to_string)
             .collect();
-        Ok(Hits { texts, more, part_2 })
+        Ok(Hits { texts, more, notice })
     }
 
-    async fn patient(&self, ctx: &Context, id: &str) -> Result<String, Refusal> {
+    /// A Patient, and what must be said with it.
+    async fn patient(&self, ctx: &Context, id: &str) -> Result<(String, &'static str), Refusal> {
         let t = patient_type()?;
         let answer = self
             .app
@@ -81,7 +82,8 @@ impl PagesBackend {
             .read(ctx, t, id, &ReadOptions::default())
             .await
             .map_err(refusal)?;
-        text(answer.body)
+        let notice = notice(&answer);
+        Ok((text(answer.body)?, notice))
     }
 
     /// A session is open: the one before ends, and nothing of the sign-in stays.
@@ -122,8 +124,13 @@ struct Hits {
     texts: Vec<String>,
     /// There are more.
     more: bool,
-    /// Records of a Part 2 programme are among them.
-    part_2: bool,
+    /// What must be said with them; empty for nothing.
+    notice: &'static str,
+}
+
+/// What must be said with an answer; empty for nothing.
+fn notice(answer: &Answer) -> &'static str {
+    if answer.part_2 { PART_2_NOTICE } else { "" }
 }
 
 fn text(body: Vec<u8>) -> Result<String, Refusal> {
@@ -477,7 +484,7 @@ impl Backend for PagesBackend {
         cookie::clear(Kind::Session, self.app.secure)
     }
 
-    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
+    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Patients, Refusal> {
         let t = patient_type()?;
         let mut params = vec![("_count", limit.to_string()), ("_sort", "family,given".to_owned())];
         for word in asked.name.split_whitespace() {
@@ -491,27 +498,38 @@ impl Backend for PagesBackend {
             ..ctx.clone()
         };
         if asked.identifier.is_empty() {
-            return Ok(self.search(&ctx, t, None, &params).await?.texts);
+            let Hits { texts, notice, .. } = self.search(&ctx, t, None, &params).await?;
+            return Ok(Patients { texts, notice });
         }
         // A number is one of the patient's own, or of an insurance. Whoever may not see insurances finds nobody by one.
         params.push(("identifier", escaped(&asked.identifier)));
-        let mut found = self.search(&ctx, t, None, &params).await?.texts;
+        let Hits { texts, notice, .. } = self.search(&ctx, t, None, &params).await?;
+        let mut found = Patients { texts, notice };
         params.pop();
         params.push(("_has:Coverage:beneficiary:identifier", escaped(&asked.identifier)));
-        for text in self.search(&ctx, t, None, &params).await?.texts {
-            if !found.contains(&text) {
-                found.push(text);
+        let insured = self.search(&ctx, t, None, &params).await?;
+        for text in insured.texts {
+            if !found.texts.contains(&text) {
+                found.texts.push(text);
             }
         }
-        found.truncate(limit);
+        if !insured.notice.is_empty() {
+            found.notice = insured.notice;
+        }
+        found.texts.truncate(limit);
         Ok(found)
     }
 
-    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Vec<String>, Refusal> {
-        let mut out = Vec::with_capacity(ids.len());
+    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Patients, Refusal> {
+        let mut out = Patients::default();
         for id in ids {
             match self.patient(ctx, id).await {
-                Ok(p) => out.push(p),
+                Ok((text, notice)) => {
+                    out.texts.push(text);
+                    if !notice.is_empty() {
+                        out.notice = notice;
+                    }
+                }
                 // The relationship, or the emergency access, has ended.
                 Err(Refusal::NotFound | Refusal::Forbidden(_)) => {}
                 Err(e) => return Err(e),
@@ -526,8 +544,10 @@ impl Backend for PagesBackend {
         id: &str,
         wanted: &[(ResourceType, usize)],
     ) -> Result<Compartment, Refusal> {
+        let (patient, notice) = self.patient(ctx, id).await?;
         let mut out = Compartment {
-            patient: self.patient(ctx, id).await?,
+            patient,
+            notice,
             ..Compartment::default()
         };
         let owner = patient_type()?;
@@ -539,8 +559,8 @@ impl Backend for PagesBackend {
                     if hits.more {
                         out.capped.push(*t);
                     }
-                    if hits.part_2 {
-                        out.notice = PART_2_NOTICE;
+                    if !hits.notice.is_empty() {
+                        out.notice = hits.notice;
                     }
                 }
                 Err(Refusal::Forbidden(_)) => out.withheld.push(*t),
@@ -552,8 +572,9 @@ impl Backend for PagesBackend {
     }
 
     async fn access_log(&self, ctx: &Context, id: &str, limit: usize) -> Result<AccessLog, Refusal> {
-        let (lines, patient) = self.app.door.access_log_of(ctx, id, limit + 1).await.map_err(refusal)?;
-        let patient = text(patient)?;
+        let (lines, answer) = self.app.door.access_log_of(ctx, id, limit + 1).await.map_err(refusal)?;
+        let notice = notice(&answer);
+        let patient = text(answer.body)?;
         let more = lines.len() > limit;
         let entries = lines
             .into_iter()
@@ -594,6 +615,7 @@ impl Backend for PagesBackend {
             entries,
             more,
             checkpoint,
+            notice,
         })
     }
 

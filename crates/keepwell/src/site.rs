@@ -14,6 +14,7 @@ use keepwell_record::{Door, Gate, Limits, Records, Refusal};
 use keepwell_vault::{Custodian, KeyFile, Passphrase, RecoveryKey};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// An open data directory.
 pub struct Site {
@@ -36,6 +37,7 @@ pub struct Site {
 pub fn custodian(dir: &Path, settings: &Settings, unlock: &Unlock) -> anyhow::Result<Box<dyn Custodian>> {
     if let Some(path) = &unlock.recovery_key_file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let text = Zeroizing::new(text);
         return Ok(Box::new(
             RecoveryKey::parse(text.trim()).context("this is not a recovery key")?,
         ));

@@ -16,11 +16,10 @@ mod support;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Folder, Server, cli, said};
+use support::{Folder, Server};
 
 /// Canaries are this, and a number in base 36: no other text in the process looks like it.
 const MARK: &str = "Zyqcanary";
@@ -168,21 +167,7 @@ fn canaries_reach_no_file_though_the_server_is_killed_while_writing() {
         in_memory(server.pid()).is_some_and(|hits| hits > 0),
         "the scan of an unsealed server finds canaries"
     );
-    let output = cli(&["keys", "seal", "--data", server.data.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", said(&output));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let status = server
-            .client()
-            .try_send("GET", "/fhir/Patient", &[], None)
-            .map(|answer| answer.status);
-        if matches!(status, Ok(503)) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "still answers {status:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert!(server.alive());
+    support::seal(&mut server);
     assert_eq!(
         in_memory(server.pid()),
         Some(0),
@@ -193,39 +178,15 @@ fn canaries_reach_no_file_though_the_server_is_killed_while_writing() {
 
 /// How many canaries stand in the memory of a process; nothing where it cannot be read.
 fn in_memory(pid: u32) -> Option<usize> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-    let mut memory = match fs::File::open(format!("/proc/{pid}/mem")) {
-        Ok(memory) => memory,
-        Err(_) => {
-            println!("SKIPPED 1 scan of the server's memory: /proc/PID/mem is not readable");
-            return None;
-        }
-    };
+    let mark = MARK.to_ascii_lowercase();
     let mut found = HashSet::new();
-    for line in maps.lines() {
-        let mut fields = line.split_whitespace();
-        let (range, rights) = (fields.next()?, fields.next()?);
-        if !rights.starts_with("rw") {
-            continue;
+    support::each_piece_of_memory(pid, |bytes| {
+        let folded = bytes.to_ascii_lowercase();
+        let mut rest = &folded[..];
+        while let Some(hit) = support::find(rest, mark.as_bytes()) {
+            found.insert(rest[hit..].iter().take(mark.len() + 5).copied().collect::<Vec<u8>>());
+            rest = &rest[hit + 1..];
         }
-        let (from, to) = range.split_once('-')?;
-        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
-        let mut at = from;
-        while at < to {
-            let size = usize::try_from((to - at).min(4 << 20)).ok()?;
-            let mut bytes = vec![0; size];
-            if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut bytes).is_err() {
-                break;
-            }
-            let folded = bytes.to_ascii_lowercase();
-            let mark = MARK.to_ascii_lowercase();
-            let mut rest = &folded[..];
-            while let Some(hit) = support::find(rest, mark.as_bytes()) {
-                found.insert(rest[hit..].iter().take(mark.len() + 5).copied().collect::<Vec<u8>>());
-                rest = &rest[hit + 1..];
-            }
-            at += size as u64;
-        }
-    }
+    })?;
     Some(found.len())
 }

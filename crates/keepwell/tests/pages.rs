@@ -735,3 +735,36 @@ fn a_physician_breaks_the_glass_of_nobodys_patient_and_the_privacy_officer_revie
     physician.send("POST", &banner, &format!("csrf={token}")).expect(200);
     assert_eq!(physician.get(&path).status, 403, "closed again");
 }
+
+#[test]
+fn the_part_2_notice_stands_on_every_page_that_shows_a_labelled_patient() {
+    const NOTICE: &str = "42 CFR part 2 prohibits unauthorized use or disclosure of these records.";
+    let folder = Folder::new();
+    let server = Server::demo_in(folder.path(), &["--patients", "0"]);
+    let mut all = server.client();
+    let mut labelled = patient("Labelled", "L");
+    labelled["meta"] =
+        json!({"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "ETH"}]});
+    let labelled = all.create(&labelled);
+    let plain = all.create(&patient("Plainly", "P"));
+    let mut physician = Browser::sign_in(&server, "amara.okafor");
+    let said = |page: &str| page.contains(NOTICE);
+    assert!(!said(&physician.get("/find").expect(200).text()), "nobody is shown");
+    for (name, id, wanted) in [("Plainly", &plain, false), ("Labelled", &labelled, true)] {
+        let results = physician.find(name);
+        assert!(results.contains(id.as_str()), "{name} is found");
+        assert_eq!(said(&results), wanted, "results with {name}");
+        let chart = physician.get(&format!("/patients/{id}")).expect(200).text();
+        assert_eq!(said(&chart), wanted, "chart of {name}");
+        // Among those seen in this session it is listed again.
+        assert_eq!(
+            said(&physician.get("/find").expect(200).text()),
+            wanted,
+            "recent: {name}"
+        );
+    }
+    // Whoever may not know of the patient is not told by a notice either.
+    let mut nurse = Browser::sign_in(&server, "tomas.echeverria");
+    let results = nurse.find("Labelled");
+    assert!(!results.contains(&labelled) && !said(&results));
+}

@@ -1,7 +1,7 @@
 //! Who looked: a patient's access log and a resource's provenance, read from the sealed events of the log.
 //!
 //! The FHIR shapes are views: AuditEvent as in IHE BALP (patient read, query, create, update, delete) and Provenance
-//! with one agent. The facts stand in the event; nothing here is a stored resource.
+//! with the person or machine and its sign-in or token. The facts stand in the event; nothing here is a stored resource.
 
 use crate::answer::{Answer, Refusal, part_2_issue};
 use crate::door::{Door, Row};
@@ -34,7 +34,8 @@ pub struct Line {
 }
 
 impl Door {
-    /// The access log of a patient, newest first, and the Patient itself, as one look at the record.
+    /// The access log of a patient, newest first, and the Patient itself as the body of an answer, as one look at the
+    /// record.
     ///
     /// # Errors
     /// 403, 404 where the actor may not know of the patient or may not read it, 503.
@@ -43,25 +44,34 @@ impl Door {
         ctx: &Context,
         patient: &str,
         limit: usize,
-    ) -> Result<(Vec<Line>, Vec<u8>), Refusal> {
+    ) -> Result<(Vec<Line>, Answer), Refusal> {
         let t = crate::patient_type();
         self.gate_type(ctx, Action::Read, t).await?;
-        let mut text = Vec::new();
+        let (mut body, mut owed) = (Vec::new(), Owed::default());
         let lines = self
             .access_log(ctx, patient, limit, |head| {
-                if !self.decide_row(ctx, Action::Read, t, head).permit {
+                let standing = self.standing(ctx, head.home);
+                let decision = self.decide_standing(ctx, Action::Read, t, head, standing);
+                if !decision.permit {
                     return Err(Refusal::not_found());
                 }
+                owed.add(&decision, standing);
                 if head.kind != RowKind::Version {
                     return Err(Refusal::gone());
                 }
-                let opened = self.open(head.rid)?;
+                let opened = self.open_version(head)?;
                 let at = Timestamp(head.last_updated);
-                assemble(t, patient, head.version, at, &opened.text, &mut text);
+                assemble(t, patient, head.version, at, &opened.text, &mut body);
                 Ok(())
             })
             .await?;
-        Ok((lines, text))
+        let answer = Answer {
+            status: 200,
+            body,
+            part_2: owed.notice,
+            ..Answer::default()
+        };
+        Ok((lines, answer))
     }
 
     /// The newest lines; `also` may refuse, or show more of the patient, before the look is recorded.
@@ -186,14 +196,33 @@ impl Door {
         let links = [("self", format!("{base}/{t}/{id}/$provenance"))];
         let owed = permit.owed(&versions);
         let mut page = Page::open("searchset", ctx.at, Some(versions.len() as u64), &links, owed);
-        let events: Vec<_> = versions
-            .iter()
-            .filter_map(|v| Some((v, self.ledger.event_of_row(v.rid).ok()?)))
-            .collect();
-        let seqs: Vec<u64> = events.iter().map(|(_, e)| e.seq).collect();
-        for ((v, e), verified) in events.iter().zip(self.proven(&seqs)) {
-            let Some(who) = Access::decode(&e.actor) else { continue };
-            let p = provenance(t, id, v.version, &who, e.at, verified);
+        let events = match self.origins(&versions) {
+            Ok(events) => events,
+            Err(e) => return Err(self.refuse(access, e).await),
+        };
+        let seqs: Vec<u64> = events.iter().map(|(seq, ..)| *seq).collect();
+        let organisation = self.ledger.with_signer(|origin, _| origin.to_owned());
+        for (i, ((v, (seq, at, who)), verified)) in versions.iter().zip(&events).zip(self.proven(&seqs)).enumerate() {
+            let existed = versions.get(i + 1).is_some_and(|v| v.kind == RowKind::Version);
+            let origin = Origin {
+                target: format!("{t}/{id}/_history/{}", v.version),
+                operation: match (v.kind, existed || who.action == Action::Erase) {
+                    (RowKind::Version, false) => "CREATE",
+                    (RowKind::Version, true) => "UPDATE",
+                    _ => "DELETE",
+                },
+                seq: *seq,
+                at: *at,
+                who,
+                for_whom: if who.for_patient {
+                    self.records.homes.read().owners.get(&v.home).cloned()
+                } else {
+                    None
+                },
+                organisation: &organisation,
+                verified,
+            };
+            let p = origin.provenance();
             page.raw(format!("{{\"resource\":{p},\"search\":{{\"mode\":\"match\"}}}}").as_bytes());
         }
         let row = Row {
@@ -212,6 +241,29 @@ impl Door {
             part_2: owed.notice,
             ..Answer::default()
         })
+    }
+}
+
+impl Door {
+    /// For each version the entry of the request that wrote it: number, time, who. One that does not open is not left
+    /// out in silence.
+    fn origins(&self, versions: &[Version]) -> Result<Vec<(u64, Timestamp, Access)>, Refusal> {
+        let one = |v: &Version| {
+            let entry = self.ledger.event_of_row(v.rid).map_err(|e| {
+                tracing::error!(rid = v.rid, error = %e, "the entry of a write does not open");
+            });
+            entry
+                .ok()
+                .and_then(|e| Some((e.seq, e.at, Access::decode(&e.actor)?)))
+                .ok_or_else(|| {
+                    Refusal::new(
+                        500,
+                        "exception",
+                        "the entry of a write does not open; the operator has been told",
+                    )
+                })
+        };
+        versions.iter().map(one).collect()
     }
 }
 
@@ -365,51 +417,121 @@ fn interaction(action: Action) -> &'static str {
     }
 }
 
-fn provenance(t: ResourceType, id: &str, version: u32, who: &Access, at: Timestamp, verified: bool) -> Value<'static> {
-    let mut p = object([
-        ("resourceType", Value::from("Provenance")),
-        (
-            "target",
-            list([object([(
-                "reference",
-                Value::from(format!("{t}/{id}/_history/{version}")),
-            )])]),
-        ),
-        ("recorded", Value::from(at.to_string())),
-        (
-            "activity",
-            object([(
+/// How one version came to be.
+struct Origin<'a> {
+    /// `Type/id/_history/version`.
+    target: String,
+    /// What became of the resource, of v3 DataOperation.
+    operation: &'static str,
+    /// Number of the entry in the log.
+    seq: u64,
+    /// When it was recorded.
+    at: Timestamp,
+    who: &'a Access,
+    /// Id of the patient for whom a machine acted.
+    for_whom: Option<String>,
+    /// The log's name, for the organisation that keeps it.
+    organisation: &'a str,
+    /// The entry is in the log under the newest signed checkpoint.
+    verified: bool,
+}
+
+fn concept(system: &'static str, code: &'static str) -> Value<'static> {
+    object([("coding", list([coding(system, code)]))])
+}
+
+impl Origin<'_> {
+    /// The view as a Provenance. Its id is the entry's number, as in the access log: `keepwell audit prove` takes it.
+    fn provenance(&self) -> Value<'static> {
+        let who = self.who;
+        let activity = object([
+            (
                 "coding",
-                list([coding(
-                    "http://hl7.org/fhir/restful-interaction",
-                    interaction(who.action),
-                )]),
-            )]),
-        ),
-        (
-            "agent",
-            list([object([
+                list([
+                    coding("http://terminology.hl7.org/CodeSystem/v3-DataOperation", self.operation),
+                    coding("http://hl7.org/fhir/restful-interaction", interaction(who.action)),
+                ]),
+            ),
+            ("text", Value::from(who.action.name())),
+        ]);
+        let mut reasons = vec![concept(
+            "http://terminology.hl7.org/CodeSystem/v3-ActReason",
+            who.purpose.code(),
+        )];
+        if !who.reason.is_empty() {
+            reasons.push(object([("text", owned(&who.reason))]));
+        }
+        let state = if self.verified { "proven" } else { "unproven" };
+        object([
+            ("resourceType", Value::from("Provenance")),
+            ("id", Value::from(format!("entry-{}", self.seq))),
+            (
+                "target",
+                list([object([("reference", Value::from(self.target.clone()))])]),
+            ),
+            ("occurredDateTime", Value::from(who.at.to_string())),
+            ("recorded", Value::from(self.at.to_string())),
+            ("policy", list([Value::from(format!("urn:keepwell:log:{state}"))])),
+            ("reason", Value::Array(reasons)),
+            ("activity", activity),
+            ("agent", Value::Array(self.agents())),
+        ])
+    }
+
+    /// The person or machine, and the sign-in or token through which it was done.
+    fn agents(&self) -> Vec<Value<'static>> {
+        let who = self.who;
+        let mut author = object([
+            (
+                "type",
+                concept(
+                    "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
+                    "author",
+                ),
+            ),
+            (
+                "who",
+                object([
+                    ("identifier", object([("value", owned(&who.user))])),
+                    ("display", owned(&who.display)),
+                ]),
+            ),
+            (
+                "onBehalfOf",
+                match &self.for_whom {
+                    Some(patient) => object([("reference", Value::from(format!("Patient/{patient}")))]),
+                    None => object([
+                        ("type", Value::from("Organization")),
+                        ("display", owned(self.organisation)),
+                    ]),
+                },
+            ),
+        ]);
+        if let Some(role) = who.role {
+            author.set("role", list([object([("text", Value::from(role.name()))])]));
+        }
+        let mut agents = vec![author];
+        if !who.session.is_empty() {
+            agents.push(object([
                 (
                     "type",
-                    object([(
-                        "coding",
-                        list([coding(
-                            "http://terminology.hl7.org/CodeSystem/provenance-participant-type",
-                            "author",
-                        )]),
-                    )]),
+                    concept("http://dicom.nema.org/resources/ontology/DCM", "110150"),
                 ),
                 (
                     "who",
                     object([
-                        ("identifier", object([("value", owned(&who.user))])),
-                        ("display", owned(&who.display)),
+                        (
+                            "identifier",
+                            object([(
+                                "value",
+                                Value::from(format!("urn:ietf:params:oauth:jti:{}", who.session)),
+                            )]),
+                        ),
+                        ("display", owned(&who.method)),
                     ]),
                 ),
-            ])]),
-        ),
-    ]);
-    let state = if verified { "proven" } else { "unproven" };
-    p.set("policy", list([Value::from(format!("urn:keepwell:log:{state}"))]));
-    p
+            ]));
+        }
+        agents
+    }
 }

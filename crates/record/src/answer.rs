@@ -97,6 +97,12 @@ impl Refusal {
         Self { status: 400, issues }
     }
 
+    /// 412: `If-Match` names another version than the current one, or there is none.
+    #[must_use]
+    pub fn other_version() -> Self {
+        Self::precondition("the current version is another one; read it and try again")
+    }
+
     /// 412: a condition of the request does not hold.
     #[must_use]
     pub fn precondition(text: &str) -> Self {

@@ -549,7 +549,10 @@ impl Door {
             };
             let (t, id) = (*t, id.as_str());
             let (write, text) = match e.method {
-                Method::Delete => self.plan(ctx, t, id, &Intent::Delete, e.if_match).map_err(at)?,
+                Method::Delete => match self.plan_delete(ctx, t, id, e.if_match).map_err(at)? {
+                    Some(write) => (write, String::new()),
+                    None => continue,
+                },
                 Method::Patch => {
                     let operations = patch_body(e.resource).map_err(at)?;
                     let operations = parse_json(operations.as_bytes()).map_err(at)?;

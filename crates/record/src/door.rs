@@ -336,17 +336,20 @@ impl Door {
             .and_then(|opened| as_indexed(row, opened))
     }
 
-    /// Opens the rows of a page, in their order. One that was erased since it was found is gone, and so is its entry.
-    pub(crate) fn open_all<'v>(&self, rows: &'v [Version]) -> Vec<(&'v Version, Arc<Opened>)> {
+    /// Opens the rows of a page, in their order. One that was erased since it was found is gone, and so is its entry. One
+    /// that does not open is not left out in silence: nobody must take what is damaged for what never was.
+    pub(crate) fn open_all<'v>(&self, rows: &'v [Version]) -> Result<Vec<(&'v Version, Arc<Opened>)>, Refusal> {
         let rids: Vec<u64> = rows.iter().map(|row| row.rid).collect();
         let opened = self.ledger.read_all(&rids);
-        rows.iter()
-            .zip(opened)
-            .filter_map(|(row, opened)| {
-                let opened = opened.map_err(|e| unopened(row.rid, &e)).ok()?;
-                Some((row, as_indexed(row, opened).ok()?))
-            })
-            .collect()
+        let mut page = Vec::with_capacity(rows.len());
+        for (row, opened) in rows.iter().zip(opened) {
+            match opened {
+                Ok(opened) => page.push((row, as_indexed(row, opened)?)),
+                Err(ReadError::Erased(_)) => {}
+                Err(e) => return Err(unopened(row.rid, &e)),
+            }
+        }
+        Ok(page)
     }
 
     /// Commits a change; `None` when the state it was prepared on has moved and it must be prepared again.
@@ -355,9 +358,7 @@ impl Door {
             Ok(written) => Ok(Some(written)),
             Err(AppendError::Refused(Unmet::Again)) => Ok(None),
             // The refusal went into the log with the decision.
-            Err(AppendError::Refused(Unmet::Version)) => Err(Refusal::precondition(
-                "the current version is another one; read it and try again",
-            )),
+            Err(AppendError::Refused(Unmet::Version)) => Err(Refusal::other_version()),
             Err(e) => {
                 tracing::error!(error = %e, "a change could not be committed");
                 Err(Refusal::unavailable(

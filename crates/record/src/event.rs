@@ -6,7 +6,7 @@
 //! The layout is in `docs/formats/event.md`.
 
 use crate::relation::Standing;
-use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::actor::{Context, EntryPath, PurposeOfUse, Role, ScopeContext};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Relation};
@@ -36,6 +36,8 @@ pub struct Access {
     pub print: bool,
     /// Leaves in bulk.
     pub export: bool,
+    /// A machine acts for the one patient its token names, not for the organisation. Who that is stands in no actor half.
+    pub for_patient: bool,
     /// The type asked for.
     pub resource_type: Option<ResourceType>,
     /// How many resources were shown or written.
@@ -87,6 +89,9 @@ impl Access {
             entry: context.entry,
             print: context.print,
             export: context.export,
+            for_patient: a.role == Role::Service
+                && a.patient.is_some()
+                && a.scopes.iter().any(|s| s.context == ScopeContext::Patient),
             resource_type: None,
             count: 0,
             authenticated_s: u32::try_from((context.at.0 - a.authenticated.0).max(0) / 1000).unwrap_or(u32::MAX),
@@ -127,6 +132,7 @@ impl Access {
             entry: EntryPath::Api,
             print: false,
             export: false,
+            for_patient: false,
             resource_type: None,
             count: number,
             authenticated_s: 0,
@@ -155,7 +161,7 @@ impl Access {
         out.push(self.role.map_or(0, |r| r as u8));
         out.push(self.purpose as u8);
         out.push(self.entry as u8);
-        out.push(u8::from(self.print) | u8::from(self.export) << 1);
+        out.push(u8::from(self.print) | u8::from(self.export) << 1 | u8::from(self.for_patient) << 2);
         out.extend_from_slice(&self.resource_type.map_or(u16::MAX, ResourceType::code).to_be_bytes());
         varint(u64::from(self.count), &mut out);
         varint(u64::from(self.authenticated_s), &mut out);
@@ -217,6 +223,7 @@ impl Access {
             entry,
             print: flags & 1 != 0,
             export: flags & 2 != 0,
+            for_patient: flags & 4 != 0,
             resource_type,
             count,
             authenticated_s,

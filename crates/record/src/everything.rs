@@ -142,7 +142,7 @@ impl Door {
         let owed = permit.owed(shown);
         let mut page = Page::open("searchset", ctx.at, Some(total), &links, owed);
         let mut rows = Vec::with_capacity(end - from);
-        let opened = self.open_all(shown);
+        let opened = self.open_all(shown)?;
         page.reserve(&opened);
         for (v, opened) in &opened {
             let h = &opened.header;

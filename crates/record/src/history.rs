@@ -160,7 +160,7 @@ impl Door {
         let owed = permit.owed(&versions);
         let mut page = Page::open("history", ctx.at, exact.then_some(total), &links, owed);
         let mut rows = Vec::with_capacity(versions.len());
-        let opened = self.open_all(&versions);
+        let opened = self.open_all(&versions)?;
         page.reserve(&opened);
         for (v, opened) in &opened {
             let h = &opened.header;

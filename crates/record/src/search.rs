@@ -189,7 +189,7 @@ impl Door {
         let owed = permit.owed(found.matches.iter().chain(&found.included));
         let mut page = Page::open("searchset", ctx.at, found.total, &links, owed);
         let mut rows = Vec::with_capacity(found.matches.len() + found.included.len());
-        let (matches, included) = (self.open_all(&found.matches), self.open_all(&found.included));
+        let (matches, included) = (self.open_all(&found.matches)?, self.open_all(&found.included)?);
         page.reserve(matches.iter().chain(&included));
         let mut show = |page: &mut Page, (hit, opened): &(&Version, Arc<Opened>), mode: &str| -> Result<(), Refusal> {
             let h = &opened.header;

@@ -180,6 +180,23 @@ impl Door {
         Ok((write, text))
     }
 
+    /// The write of a deletion. `None` where there is something the actor may not know of: deleting what is not there is
+    /// no error, and what is not theirs is not there.
+    pub(crate) fn plan_delete(
+        &self,
+        ctx: &Context,
+        t: ResourceType,
+        id: &str,
+        if_match: Option<u32>,
+    ) -> Result<Option<Write>, Refusal> {
+        match self.plan(ctx, t, id, &Intent::Delete, if_match) {
+            Ok((write, _)) => Ok(Some(write)),
+            Err(e) if e.status == 404 && if_match.is_none() => Ok(None),
+            Err(e) if e.status == 404 => Err(Refusal::other_version()),
+            Err(e) => Err(e),
+        }
+    }
+
     /// An existing resource the actor may not even see does not exist for them; one they may see but not change is
     /// refused as such.
     fn may_touch(&self, ctx: &Context, action: Action, t: ResourceType, head: &Version) -> Result<(), Refusal> {
@@ -547,7 +564,7 @@ impl Door {
         };
         let writes = match id {
             None => Vec::new(),
-            Some(id) => vec![self.plan(ctx, t, &id, &Intent::Delete, if_match)?.0],
+            Some(id) => self.plan_delete(ctx, t, &id, if_match)?.into_iter().collect(),
         };
         let mut change = Self::change(ctx, Action::Delete, guards, writes);
         change.access.resource_type = Some(t);

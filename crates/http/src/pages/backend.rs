@@ -62,15 +62,11 @@ pub trait Backend: Send + Sync + 'static {
     fn sign_out(&self, session: &Session, seen: &Seen) -> impl Future<Output = String> + Send;
 
     /// Patients that match all given fields, by name, at most `limit`; each shown one is logged.
-    fn find(
-        &self,
-        ctx: &Context,
-        asked: &Find,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
+    fn find(&self, ctx: &Context, asked: &Find, limit: usize)
+    -> impl Future<Output = Result<Patients, Refusal>> + Send;
 
-    /// The Patient resources of these ids as JSON, in that order, leaving out what cannot be read (any more).
-    fn patients(&self, ctx: &Context, ids: &[String]) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send;
+    /// The Patient resources of these ids, in that order, leaving out what cannot be read (any more).
+    fn patients(&self, ctx: &Context, ids: &[String]) -> impl Future<Output = Result<Patients, Refusal>> + Send;
 
     /// A patient and the newest resources of the wanted types by what they are dated, each type up to its number. Types the role may not see
     /// are named in [`Compartment::withheld`] rather than refused.
@@ -414,6 +410,15 @@ pub struct Find {
     pub identifier: String,
 }
 
+/// Patients to be listed.
+#[derive(Clone, Debug, Default)]
+pub struct Patients {
+    /// The Patient resources as JSON.
+    pub texts: Vec<String>,
+    /// What must be said with what is shown (42 CFR 2.32); empty for nothing.
+    pub notice: &'static str,
+}
+
 /// A patient's resources as JSON texts.
 #[derive(Clone, Debug, Default)]
 pub struct Compartment {
@@ -440,6 +445,8 @@ pub struct AccessLog {
     pub more: bool,
     /// The signed checkpoint that the entries were checked against.
     pub checkpoint: Option<Checkpoint>,
+    /// What must be said with what is shown (42 CFR 2.32); empty for nothing.
+    pub notice: &'static str,
 }
 
 /// One entry of the log.

@@ -285,7 +285,7 @@ impl<B: Backend> Pages<B> {
     }
 
     /// Recently opened patients; read anew, so that each showing is authorized and logged.
-    async fn recent(&self, session: &Session, seen: &Seen) -> Vec<Hit> {
+    async fn recent(&self, session: &Session, seen: &Seen) -> Results {
         let of = |m: &Memory| m.recent.iter().cloned().collect();
         let ids: Vec<String> = self
             .memory
@@ -294,11 +294,15 @@ impl<B: Backend> Pages<B> {
             .map(of)
             .unwrap_or_default();
         if ids.is_empty() {
-            return Vec::new();
+            return Results::default();
         }
         let ctx = self.context(session, seen, EntryPath::WorkList);
         let found = self.backend.patients(&ctx, &ids).await.unwrap_or_default();
-        self.hits(&session.actor.role, &found, "list")
+        Results {
+            hits: self.hits(&session.actor.role, &found.texts, "list"),
+            more: false,
+            notice: found.notice,
+        }
     }
 
     fn hits(&self, role: &Role, patients: &[String], by: &str) -> Vec<Hit> {
@@ -585,22 +589,45 @@ async fn results<B: Backend>(State(pages): Shared<B>, request: Request) -> Respo
         None
     };
     if let Some(problem) = problem {
-        return Html(view::render_find(&page, csrf, role, &asked, Err(problem), &[])).into_response();
+        return Html(view::render_find(
+            &page,
+            csrf,
+            role,
+            &asked,
+            Err(problem),
+            &Results::default(),
+        ))
+        .into_response();
     }
     let ctx = pages.context(&session, &seen, EntryPath::Search);
     match pages.backend.find(&ctx, &asked, LISTED + 1).await {
         Ok(mut found) => {
-            let more = found.len() > LISTED;
-            found.truncate(LISTED);
+            let more = found.texts.len() > LISTED;
+            found.texts.truncate(LISTED);
             let results = Results {
-                hits: pages.hits(&role, &found, "search"),
+                hits: pages.hits(&role, &found.texts, "search"),
                 more,
+                notice: found.notice,
             };
-            Html(view::render_find(&page, csrf, role, &asked, Ok(Some(&results)), &[])).into_response()
+            Html(view::render_find(
+                &page,
+                csrf,
+                role,
+                &asked,
+                Ok(Some(&results)),
+                &Results::default(),
+            ))
+            .into_response()
         }
-        Err(Refusal::Invalid(text)) => {
-            Html(view::render_find(&page, csrf, role, &asked, Err(&text), &[])).into_response()
-        }
+        Err(Refusal::Invalid(text)) => Html(view::render_find(
+            &page,
+            csrf,
+            role,
+            &asked,
+            Err(&text),
+            &Results::default(),
+        ))
+        .into_response(),
         Err(refusal) => pages.refused(&refusal, Some(&session), &seen),
     }
 }

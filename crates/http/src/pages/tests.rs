@@ -102,6 +102,7 @@ fn log(text: &str) -> AccessLog {
             root: text.to_owned(),
             at: text.to_owned(),
         }),
+        notice: "",
     }
 }
 
@@ -379,14 +380,17 @@ fn people_easy_to_confuse_are_pointed_out() {
         },
     };
     let html = |hits| {
-        let results = Results { hits, more: false };
+        let results = Results {
+            hits,
+            ..Results::default()
+        };
         view::render_find(
             &page(Role::Nurse),
             "t",
             Role::Nurse,
             &Find::default(),
             Ok(Some(&results)),
-            &[],
+            &Results::default(),
         )
     };
     let warning = "same birth date and a name alike";
@@ -574,6 +578,7 @@ fn no_other_page_lets_markup_through() {
         let results = Results {
             hits: vec![hit()],
             more: true,
+            notice: "",
         };
         let login = login(text);
         vec![
@@ -596,11 +601,18 @@ fn no_other_page_lets_markup_through() {
             ),
             (
                 "find",
-                view::render_find(&page, text, Role::Nurse, &asked, Ok(Some(&results)), &[]),
+                view::render_find(
+                    &page,
+                    text,
+                    Role::Nurse,
+                    &asked,
+                    Ok(Some(&results)),
+                    &Results::default(),
+                ),
             ),
             (
                 "find, problem",
-                view::render_find(&page, text, Role::Nurse, &asked, Err(text), &[hit()]),
+                view::render_find(&page, text, Role::Nurse, &asked, Err(text), &results),
             ),
             ("access", view::render_access(&page, &banner, &log(text), false)),
             ("status", view::render_status(&page, &groups(text))),
@@ -687,7 +699,14 @@ fn no_page_needs_inline_script_or_style() {
 fn every_field_has_a_label_and_every_id_is_unique() {
     let (patient, resources) = sample();
     let all = [
-        view::render_find(&page(Role::Nurse), "t", Role::Nurse, &Find::default(), Ok(None), &[]),
+        view::render_find(
+            &page(Role::Nurse),
+            "t",
+            Role::Nurse,
+            &Find::default(),
+            Ok(None),
+            &Results::default(),
+        ),
         signin::render_sign_in(&page(Role::Nurse), &[], None),
         signin::render_second(&page(Role::Nurse), &[], offers(), None),
         signin::render_security(&page(Role::Nurse), "t", &security("t"), None, false),
@@ -734,6 +753,7 @@ struct Fake {
     asked: Mutex<Vec<(String, PurposeOfUse, EntryPath)>>,
     ended: Mutex<Vec<String>>,
     emergency: std::sync::atomic::AtomicBool,
+    notice: &'static str,
 }
 
 impl Fake {
@@ -848,17 +868,23 @@ impl Backend for Fake {
         "session=; Max-Age=0; Path=/".to_owned()
     }
 
-    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Vec<String>, Refusal> {
+    async fn find(&self, ctx: &Context, asked: &Find, limit: usize) -> Result<Patients, Refusal> {
         self.note(&format!("find {} {}", asked.name, limit), ctx);
         match ctx.actor.role {
             Role::Administrator => Err(Refusal::Forbidden("Administrators do not look at patients.".to_owned())),
-            _ => Ok(vec![SAMPLE.lines().next().unwrap().to_owned()]),
+            _ => Ok(Patients {
+                texts: vec![SAMPLE.lines().next().unwrap().to_owned()],
+                notice: self.notice,
+            }),
         }
     }
 
-    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Vec<String>, Refusal> {
+    async fn patients(&self, ctx: &Context, ids: &[String]) -> Result<Patients, Refusal> {
         self.note("recent", ctx);
-        Ok(ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect())
+        Ok(Patients {
+            texts: ids.iter().filter_map(|i| Self::may(ctx, i).ok()).collect(),
+            notice: self.notice,
+        })
     }
 
     async fn compartment(
@@ -880,7 +906,7 @@ impl Backend for Fake {
             resources,
             withheld: Vec::new(),
             capped: Vec::new(),
-            notice: "",
+            notice: self.notice,
         })
     }
 
@@ -888,7 +914,10 @@ impl Backend for Fake {
         self.note(&format!("log {id}"), ctx);
         Self::may(ctx, id)?;
         match ctx.actor.role {
-            Role::Patient | Role::PrivacyOfficer => Ok(log("somebody")),
+            Role::Patient | Role::PrivacyOfficer => Ok(AccessLog {
+                notice: self.notice,
+                ..log("somebody")
+            }),
             _ => Err(Refusal::Forbidden(
                 "Only the privacy officer and the patient.".to_owned(),
             )),
@@ -985,6 +1014,11 @@ struct Clinic {
 
 impl Clinic {
     fn open() -> Self {
+        Self::open_with("")
+    }
+
+    /// A clinic of whose records something must be said.
+    fn open_with(notice: &'static str) -> Self {
         let site = Site {
             secure: false,
             demo: true,
@@ -994,6 +1028,7 @@ impl Clinic {
             asked: Mutex::default(),
             ended: Mutex::default(),
             emergency: false.into(),
+            notice,
         });
         Self {
             app: router(fake.clone()),
@@ -1228,6 +1263,35 @@ async fn clients_are_shown_and_ended_by_those_the_policy_allows() {
     assert!(ended(&clinic));
     let nonsense = clinic.get(administrator, "/clients/..%2f").await;
     assert_eq!(nonsense.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_must_be_said_with_a_record_stands_on_every_page_that_shows_it() {
+    const NOTICE: &str = "Not to be passed on.";
+    for notice in ["", NOTICE] {
+        let clinic = Clinic::open_with(notice);
+        let said = |body: &str| body.contains(NOTICE);
+        let form = "csrf=csrf-nurse&name=sam&birth_date=&identifier=";
+        for (role, path) in [
+            (Role::Nurse, "/patients/p1"),
+            (Role::Nurse, "/find"), // seen in this session
+            (Role::Patient, "/record"),
+            (Role::Patient, "/record/access"),
+            (Role::PrivacyOfficer, "/patients/p1/access"),
+        ] {
+            let (status, _, body) = clinic.get(Some(role), path).await;
+            assert_eq!(status, StatusCode::OK, "{path}");
+            assert!(body.contains("Sample Person"), "{path}");
+            assert_eq!(said(&body), !notice.is_empty(), "{path}");
+        }
+        clinic.post(Some(Role::Nurse), "/find", form, "same-origin").await;
+        let (_, _, body) = clinic.get(Some(Role::Nurse), "/find/results").await;
+        assert!(body.contains("Sample Person"), "{body}");
+        assert_eq!(said(&body), !notice.is_empty(), "results");
+        // Where nothing is shown, there is nothing to say it with.
+        let (_, _, body) = clinic.get(Some(Role::Billing), "/find").await;
+        assert!(!said(&body), "an empty page");
+    }
 }
 
 #[tokio::test]

@@ -143,14 +143,18 @@ struct FindPage<'a> {
     more: bool,
     alike: bool,
     recent: &'a [Hit],
+    notice: &'a str,
 }
 
-/// What a search answered.
+/// Patients listed on one page.
+#[derive(Default)]
 pub struct Results {
     /// Best first.
     pub hits: Vec<Hit>,
     /// There are more than are listed.
     pub more: bool,
+    /// What must be said with what is shown; empty for nothing.
+    pub notice: &'static str,
 }
 
 /// The search page: form, results if there was a question, recent patients otherwise.
@@ -161,7 +165,7 @@ pub fn render_find(
     role: Role,
     asked: &Find,
     answer: Result<Option<&Results>, &str>,
-    recent: &[Hit],
+    recent: &Results,
 ) -> String {
     let hint = match role {
         Role::FrontDesk => "Identity, contacts, insurance and appointments.",
@@ -179,7 +183,9 @@ pub fn render_find(
         found: results.map(|r| r.hits.as_slice()),
         more: results.is_some_and(|r| r.more),
         alike: results.is_some_and(|r| alike(&r.hits)),
-        recent,
+        recent: &recent.hits,
+        // The template lists the results, or the recent ones where nothing was asked.
+        notice: results.unwrap_or(recent).notice,
     })
 }
 
@@ -272,6 +278,7 @@ struct AccessPage<'a> {
     visits: Vec<Visit>,
     shown: usize,
     more: bool,
+    notice: &'a str,
 }
 
 /// What the marks of all entries together say.
@@ -331,6 +338,7 @@ pub fn render_access(page: &Page, banner: &Banner, log: &AccessLog, own: bool) -
         visits: log::visits(&log.entries, own),
         shown: log.entries.len(),
         more: log.more,
+        notice: log.notice,
     })
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this module")]
 
+pub mod classes;
 pub mod data;
 pub mod pages;
 pub mod signer;
@@ -11,7 +12,7 @@ pub mod tree;
 
 use serde_json::Value;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -601,6 +602,56 @@ pub fn files(below: &Path) -> Vec<PathBuf> {
 /// Where `needle` occurs in `haystack`.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Shows the writable memory of a process piece by piece; pieces overlap by 256 bytes, so that nothing shorter is cut in
+/// two. `None`, with a SKIPPED line, where it cannot be read.
+pub fn each_piece_of_memory(pid: u32, mut see: impl FnMut(&[u8])) -> Option<()> {
+    const PIECE: u64 = 4 << 20;
+    const OVERLAP: u64 = 256;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let Ok(mut memory) = File::open(format!("/proc/{pid}/mem")) else {
+        println!("SKIPPED 1 scan of the server's memory: /proc/PID/mem is not readable");
+        return None;
+    };
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, rights) = (fields.next()?, fields.next()?);
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        let mut at = from;
+        while at < to {
+            let mut bytes = vec![0; usize::try_from((to - at).min(PIECE + OVERLAP)).ok()?];
+            if memory.seek(SeekFrom::Start(at)).is_err() || memory.read_exact(&mut bytes).is_err() {
+                break;
+            }
+            see(&bytes);
+            at += PIECE;
+        }
+    }
+    Some(())
+}
+
+/// Seals a running server and waits until it answers as a sealed one.
+pub fn seal(server: &mut Server) {
+    let output = cli(&["keys", "seal", "--data", server.data.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let status = server
+            .client()
+            .try_send("GET", "/fhir/Patient", &[], None)
+            .map(|answer| answer.status);
+        if matches!(status, Ok(503)) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "still answers {status:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(server.alive());
 }
 
 /// A small valid Patient.
