@@ -23,7 +23,7 @@ use keepwell_model::actor::Role;
 use keepwell_model::time::Timestamp;
 use keepwell_record::Door;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use tower::ServiceExt as _;
 
 /// A certificate that ends within so many days is told about.
@@ -57,11 +57,34 @@ pub struct App {
     /// Served over TLS.
     pub secure: bool,
     /// When the certificate ends, if there is one.
-    pub certificate_ends: Option<Timestamp>,
+    pub certificate_ends: Option<Arc<CertificateEnd>>,
     /// Reached from this machine only.
     pub loopback: bool,
     /// What the pages show of the site.
     pub site: SiteFacts,
+}
+
+/// When the certificate served ends. It changes when a renewed one is taken up.
+#[derive(Debug)]
+pub struct CertificateEnd(AtomicI64);
+
+impl CertificateEnd {
+    /// The end of the certificate served first.
+    #[must_use]
+    pub fn new(at: Timestamp) -> Self {
+        Self(AtomicI64::new(at.0))
+    }
+
+    /// The end of the one served now.
+    #[must_use]
+    pub fn get(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Another one is served.
+    pub fn set(&self, at: Timestamp) {
+        self.0.store(at.0, Ordering::Relaxed);
+    }
 }
 
 /// What the pages show of the site.
@@ -97,7 +120,7 @@ pub struct RequestIds {
 impl RequestIds {
     /// A new id, 16 hexadecimal digits.
     pub fn give(&self) -> String {
-        let n = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:08x}{:08x}", self.prefix, n & 0xffff_ffff)
     }
 }
@@ -172,8 +195,8 @@ pub fn metrics_router(app: Arc<App>) -> Router {
                         f64::from(u8::from(s.stopped.is_some())),
                     ),
                 ];
-                if let Some(ends) = app.certificate_ends {
-                    let left = (ends.0 - app.door.clock().now().0) as f64 / 1000.0;
+                if let Some(ends) = &app.certificate_ends {
+                    let left = (ends.get().0 - app.door.clock().now().0) as f64 / 1000.0;
                     gauges.push((
                         "keepwell_certificate_seconds_left",
                         "Time until the certificate ends; negative afterwards.",

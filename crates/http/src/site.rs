@@ -406,8 +406,8 @@ impl Backend for PagesBackend {
                 ],
             },
         ];
-        if let Some(ends) = self.app.certificate_ends {
-            let (value, level) = certificate(ends, self.now());
+        if let Some(ends) = &self.app.certificate_ends {
+            let (value, level) = certificate(ends.get(), self.now());
             groups.push(Group {
                 title: "Certificate".to_owned(),
                 facts: vec![fact("Good until", value, level)],

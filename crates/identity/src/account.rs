@@ -1,7 +1,7 @@
 //! Accounts: who may sign in, in which role. Own documents of kind `account`.
 
 use keepwell_model::actor::Role;
-use keepwell_model::home::is_id;
+use keepwell_model::reference::is_id;
 use serde::{Deserialize, Serialize};
 
 /// The kind of own document.

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hashbrown::HashMap;
 use keepwell_model::actor::{Actor, Interactions, Role, Scope, ScopeContext};
-use keepwell_model::home::is_id;
+use keepwell_model::reference::is_id;
 use keepwell_model::time::{Entropy, EntropyUnavailable, Timestamp};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};

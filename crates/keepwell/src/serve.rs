@@ -1,7 +1,7 @@
 //! `serve` and `demo`: the listeners, the socket, signals, sealing.
 
 use crate::cli::{Listen, Unlock};
-use crate::effects::SystemEntropy;
+use crate::effects::{SystemClock, SystemEntropy};
 use crate::ops::{self, Op};
 use crate::site::Site;
 use crate::{socket, tls};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use keepwell_http::listen::{self, Bounds};
 use keepwell_http::{App, RequestIds};
-use keepwell_model::time::Entropy as _;
+use keepwell_model::time::{Clock, Entropy as _};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Largest body accepted.
@@ -45,11 +46,29 @@ pub struct Served {
     pub resumed: bool,
 }
 
+/// What a server over TLS shows, and how it is told that there is another: SIGHUP, which ends one without TLS as ever.
+struct Tls {
+    config: Arc<rustls::ServerConfig>,
+    certificate: Arc<tls::Certificate>,
+    hangup: Signal,
+}
+
+impl Tls {
+    fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
+        let certificate = Arc::new(tls::Certificate::load(chain, key)?);
+        Ok(Self {
+            config: certificate.server()?,
+            certificate,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// An open listener and where it is reached.
 struct Bound {
     listener: TcpListener,
     address: SocketAddr,
-    tls: Option<tls::Loaded>,
+    tls: Option<Tls>,
     origin: String,
     hosts: Vec<String>,
 }
@@ -60,7 +79,7 @@ async fn bind(served: &Served, settings: &crate::settings::Settings) -> anyhow::
         .with_context(|| format!("cannot listen on {}", served.listen.listen))?;
     let address = listener.local_addr()?;
     let tls = match (&settings.certificate, &settings.certificate_key, served.plain) {
-        (Some(c), Some(k), false) => Some(tls::load(&served.dir.join(c), &served.dir.join(k))?),
+        (Some(c), Some(k), false) => Some(Tls::load(&served.dir.join(c), &served.dir.join(k))?),
         _ => None,
     };
     if tls.is_none() && !listen::is_loopback(&address) {
@@ -110,7 +129,6 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     let bound = bind(&served, &site.settings).await?;
     let mut prefix = [0; 4];
     SystemEntropy.fill(&mut prefix)?;
-    let certificate_ends = bound.tls.as_ref().map(|t| t.ends);
     let app = Arc::new(App {
         door: Arc::clone(&site.door),
         identity: Arc::clone(&site.identity),
@@ -125,7 +143,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         body_max: BODY_MAX,
         strangers: keepwell_http::fhir::Strangers::default(),
         secure: bound.tls.is_some(),
-        certificate_ends,
+        certificate_ends: bound.tls.as_ref().map(|t| Arc::clone(t.certificate.ends())),
         loopback: listen::is_loopback(&bound.address),
         site: keepwell_http::SiteFacts {
             demo: site.settings.demo_logins,
@@ -172,14 +190,14 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         ));
     }
     let front = keepwell_http::Front::new(Arc::clone(&app));
+    let (config, watching) = watched(bound.tls, site.door.clock());
     tasks.spawn(listen::serve(
         bound.listener,
-        bound.tls.map(|t| t.config),
+        config,
         front,
         Bounds::default(),
         stopped.clone(),
     ));
-    let watching = certificate_ends.map(|ends| tokio::spawn(tls::watch(ends, Arc::clone(site.door.clock()))));
 
     let (seal, mut sealing) = tokio::sync::mpsc::channel::<()>(1);
     let commands = {
@@ -249,6 +267,20 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
     Ok(())
 }
 
+/// The configuration to listen with, and the job that watches its certificate.
+fn watched(
+    tls: Option<Tls>,
+    clock: &Arc<dyn Clock>,
+) -> (Option<Arc<rustls::ServerConfig>>, Option<tokio::task::JoinHandle<()>>) {
+    match tls {
+        None => (None, None),
+        Some(t) => {
+            let watching = tokio::spawn(tls::watch(t.certificate, Arc::clone(clock), t.hangup));
+            (Some(t.config), Some(watching))
+        }
+    }
+}
+
 /// Where a browser finds the pages: on loopback without TLS that is a name, as numeric addresses lead there.
 fn pages_at(origin: &str, port: u16, secure: bool) -> String {
     if secure {
@@ -260,13 +292,12 @@ fn pages_at(origin: &str, port: u16, secure: bool) -> String {
 
 /// SIGTERM and SIGINT, caught from the moment this is made.
 struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
+    term: Signal,
+    int: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
@@ -287,9 +318,11 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let bound = bind(&served, &settings).await?;
     let (stop, stopped) = watch::channel(false);
     let router: Router = keepwell_http::sealed_router();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (config, watching) = watched(bound.tls, &clock);
     let serving = tokio::spawn(listen::serve(
         bound.listener,
-        bound.tls.map(|t| t.config),
+        config,
         router.into(),
         Bounds::default(),
         stopped,
@@ -319,6 +352,9 @@ async fn run_sealed(served: Served) -> anyhow::Result<()> {
     let _ = stop.send(true);
     let _ = serving.await;
     control.abort();
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     if unsealed {
         return Err(again(&served, bound.address.port(), false));
     }

@@ -58,7 +58,7 @@ pub async fn init(a: &Init) -> anyhow::Result<()> {
     let (certificate, certificate_key) = match (&a.certificate, &a.certificate_key) {
         (Some(c), Some(k)) => {
             let (c, k) = (std::path::absolute(c)?, std::path::absolute(k)?);
-            tls::load(&c, &k)?;
+            tls::Certificate::load(&c, &k)?;
             (c, k)
         }
         _ => {

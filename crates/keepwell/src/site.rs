@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use keepwell_identity::{BoxFuture, DocumentError, Documents, Identity, KeyUnavailable, Parts, TokenKey};
 use keepwell_ledger::{Config, Ledger, Notice};
 use keepwell_model::actor::{Actor, Context, EntryPath, PurposeOfUse, Role};
+use keepwell_model::reference::Base;
 use keepwell_model::time::{Clock, Entropy as _};
 use keepwell_policy::{Action, Engine};
 use keepwell_record::{Door, Gate, Limits, Records, Refusal};
@@ -118,7 +119,7 @@ impl Site {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut seed = [0; 16];
         SystemEntropy.fill(&mut seed)?;
-        let records = Arc::new(Records::new(seed));
+        let records = Arc::new(Records::new(seed, Base::new(&settings.name)));
         let engine = Arc::new(Engine::load()?);
         let ledger = Ledger::open(
             config(dir, &settings, checkpoint_copy),

@@ -1,14 +1,20 @@
-//! Certificates: the local CA made by `init`, loading, expiry.
+//! Certificates: the local CA made by `init`, loading, renewal, expiry.
 
 use anyhow::{Context as _, bail};
+use keepwell_http::CertificateEnd;
 use keepwell_model::time::{Clock, Timestamp, days_from_civil, days_in_month};
+use parking_lot::{Mutex, RwLock};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::Signal;
 
 /// Makes a local CA and a server certificate for `name` in `dir`: `ca.pem`, `server.pem`, `server.key`. The CA's key
 /// is not kept: nobody can sign with it later.
@@ -49,36 +55,112 @@ pub fn make_local(dir: &Path, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a server needs to speak TLS, and how long it may.
-pub struct Loaded {
-    /// TLS 1.3 and 1.2, forward secret suites only, hybrid key exchange preferred.
-    pub config: Arc<rustls::ServerConfig>,
-    /// When the first certificate of the chain to end ends.
-    pub ends: Timestamp,
+/// The certificate a server shows: read from its files, and again when they change.
+#[derive(Debug)]
+pub struct Certificate {
+    chain: PathBuf,
+    key: PathBuf,
+    served: RwLock<Arc<CertifiedKey>>,
+    ends: Arc<CertificateEnd>,
+    /// Of the files last looked at, taken up or not.
+    looked_at: Mutex<Option<[Stamp; 2]>>,
 }
 
-/// Loads certificate chain and key.
-///
-/// # Errors
-/// The files cannot be read or do not fit together.
-pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Loaded> {
+/// What changes when a file is written or replaced: device, inode, size, and the times of content and of the inode.
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let m = std::fs::metadata(file).ok()?;
+    Some((
+        m.dev(),
+        m.ino(),
+        m.size(),
+        (m.mtime(), m.mtime_nsec()),
+        (m.ctime(), m.ctime_nsec()),
+    ))
+}
+
+impl Certificate {
+    /// Loads certificate chain and key.
+    ///
+    /// # Errors
+    /// The files cannot be read or do not fit together.
+    pub fn load(chain: &Path, key: &Path) -> anyhow::Result<Self> {
+        // Before reading: what is written meanwhile is seen as another stamp.
+        let stamps = stamp(chain).zip(stamp(key)).map(<[Stamp; 2]>::from);
+        let (served, ends) = read(chain, key)?;
+        Ok(Self {
+            chain: chain.to_owned(),
+            key: key.to_owned(),
+            served: RwLock::new(Arc::new(served)),
+            ends: Arc::new(CertificateEnd::new(ends)),
+            looked_at: Mutex::new(stamps),
+        })
+    }
+
+    /// The configuration of a server that shows it: TLS 1.3 and 1.2, forward secret suites only, hybrid key exchange
+    /// preferred.
+    ///
+    /// # Errors
+    /// The provider does not speak these versions.
+    pub fn server(self: &Arc<Self>) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::clone(self) as Arc<dyn ResolvesServerCert>;
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// When the first certificate of the chain to end ends.
+    pub fn ends(&self) -> &Arc<CertificateEnd> {
+        &self.ends
+    }
+
+    /// Takes up what lies in the files now, if they changed since the last look: `true` if another certificate is
+    /// served from here on. What cannot be served leaves the one before in place, also where only one of the two files
+    /// has been written so far.
+    ///
+    /// # Errors
+    /// They changed, and do not fit together, cannot be read, or have ended. Told once for each change.
+    pub fn renew(&self, now: Timestamp) -> anyhow::Result<bool> {
+        let stamps = stamp(&self.chain).zip(stamp(&self.key)).map(<[Stamp; 2]>::from);
+        let mut looked_at = self.looked_at.lock();
+        if *looked_at == stamps {
+            return Ok(false);
+        }
+        *looked_at = stamps;
+        let (fresh, ends) = read(&self.chain, &self.key)?;
+        if fresh.cert == self.served.read().cert {
+            return Ok(false);
+        }
+        if ends <= now {
+            bail!("`{}` has ended already", self.chain.display());
+        }
+        *self.served.write() = Arc::new(fresh);
+        self.ends.set(ends);
+        Ok(true)
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.served.read()))
+    }
+}
+
+/// Chain and key, which fit together, and when the first of the chain to end ends.
+fn read(certificate: &Path, key: &Path) -> anyhow::Result<(CertifiedKey, Timestamp)> {
     let chain = chain(certificate)?;
     let ends = chain.iter().map(|c| not_after(c)).collect::<Option<Vec<_>>>();
     let ends = ends.and_then(|all| all.into_iter().min());
     let ends = ends.with_context(|| format!("`{}` is not a certificate of X.509", certificate.display()))?;
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("cannot read the certificate's key `{}`", key.display()))?;
-    let mut config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .context("certificate and key do not fit together")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Loaded {
-        config: Arc::new(config),
-        ends,
-    })
+    let served =
+        CertifiedKey::from_der(chain, key, &default_provider()).context("certificate and key do not fit together")?;
+    Ok((served, ends))
 }
 
 fn chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -106,11 +188,10 @@ pub fn client(ca: Option<&Path>) -> anyhow::Result<Arc<rustls::ClientConfig>> {
     if added == 0 {
         bail!("`{}` holds no certificate authority", file.display());
     }
-    let mut config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -185,19 +266,44 @@ fn digits(pair: &[u8; 2]) -> Option<i64> {
     Some(tens? * 10 + ones?)
 }
 
-/// How often the certificate's end is looked at.
-const WATCH_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// How often the certificate's files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Tells the operator, at once and daily, when the certificate's end is near or past.
-pub async fn watch(ends: Timestamp, clock: Arc<dyn Clock>) {
+/// How many looks are between two words about an end that is near or past: a day.
+const LOOKS_A_DAY: u32 = 24 * 60;
+
+/// Serves a renewed certificate once it lies in its files, and tells the operator, at once and daily, when the end of
+/// the one served is near or past. `asked` has the files looked at without waiting.
+pub async fn watch(certificate: Arc<Certificate>, clock: Arc<dyn Clock>, mut asked: Signal) {
+    let mut looks: u32 = 0;
     loop {
-        let days = (ends.0 - clock.now().0).div_euclid(86_400_000);
-        if days < 0 {
-            tracing::error!(ended = %ends, "the certificate has ended: clients refuse to connect until it is replaced");
-        } else if days < keepwell_http::CERTIFICATE_WARNING_DAYS {
-            tracing::warn!(days, ends = %ends, "the certificate ends soon: replace it and start again");
+        match certificate.renew(clock.now()) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!(ends = %certificate.ends().get(), "the renewed certificate is served from now on");
+                looks = 0;
+            }
+            Err(e) => tracing::warn!(
+                error = format!("{e:#}"),
+                "the certificate's files changed and cannot be served: the one before stays"
+            ),
         }
-        tokio::time::sleep(WATCH_EVERY).await;
+        if looks == 0 {
+            tell(certificate.ends().get(), clock.now());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => looks = (looks + 1) % LOOKS_A_DAY,
+            _ = asked.recv() => {}
+        }
+    }
+}
+
+fn tell(ends: Timestamp, now: Timestamp) {
+    let days = (ends.0 - now.0).div_euclid(86_400_000);
+    if days < 0 {
+        tracing::error!(ended = %ends, "the certificate has ended: clients refuse to connect until it is replaced");
+    } else if days < keepwell_http::CERTIFICATE_WARNING_DAYS {
+        tracing::warn!(days, ends = %ends, "the certificate ends soon: put a new one in its place");
     }
 }
 
@@ -224,6 +330,61 @@ mod tests {
                 "{year}-{month}-{day}"
             );
         }
+    }
+
+    /// A certificate with its key, in the files of that name.
+    fn put(dir: &Path, year: i32) -> (PathBuf, PathBuf) {
+        let mut params = rcgen::CertificateParams::new(vec!["clinic.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = params.self_signed(&key).unwrap();
+        let files = (dir.join("server.pem"), dir.join("server.key"));
+        std::fs::write(&files.0, chain.pem()).unwrap();
+        std::fs::write(&files.1, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn year(certificate: &Certificate) -> String {
+        certificate
+            .ends()
+            .get()
+            .to_string()
+            .split('-')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[test]
+    fn only_what_can_be_served_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp(days_from_civil(2030, 1, 1) * 86_400_000);
+        let (chain, key) = put(dir.path(), 2031);
+        let served = Certificate::load(&chain, &key).unwrap();
+        assert!(!served.renew(now).unwrap(), "nothing changed");
+        let first_key = std::fs::read(&key).unwrap();
+        put(dir.path(), 2032);
+        let second_key = std::fs::read(&key).unwrap();
+        // Half of a renewal: told once, and the one before stays.
+        std::fs::write(&key, &first_key).unwrap();
+        assert!(served.renew(now).is_err());
+        assert!(!served.renew(now).unwrap(), "told once");
+        assert_eq!(year(&served), "2031");
+        // The other half.
+        std::fs::write(&key, &second_key).unwrap();
+        assert!(served.renew(now).unwrap());
+        assert_eq!(year(&served), "2032");
+        // Rubbish, nothing, one that has ended.
+        std::fs::write(&chain, "nonsense").unwrap();
+        assert!(served.renew(now).is_err());
+        std::fs::remove_file(&chain).unwrap();
+        assert!(served.renew(now).is_err());
+        put(dir.path(), 2029);
+        assert!(served.renew(now).is_err());
+        assert_eq!(year(&served), "2032");
+        put(dir.path(), 2033);
+        assert!(served.renew(now).unwrap());
+        assert_eq!(year(&served), "2033");
     }
 
     #[test]

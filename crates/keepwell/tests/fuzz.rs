@@ -18,6 +18,7 @@
 mod support;
 
 use keepwell_audit::{checkpoint::Checkpoint, leaf::Leaf, merkle::Frontier, note};
+use keepwell_model::reference::Base;
 use keepwell_model::schema::Mode;
 use keepwell_model::types::ResourceType;
 use keepwell_model::{home, json, narrative, patch, schema};
@@ -164,18 +165,19 @@ fn json() {
 
 #[test]
 fn validation_extraction_and_homes() {
+    let base = Base::new("localhost");
     fuzz("json", &[PATIENT, OBSERVATION], JSON_TOKENS, |input| {
         let text = text(input);
         let Ok(tree) = json::parse(&text) else { return };
         let issues = schema::validate(&tree, Mode::Create);
-        let _ = home::patients(&tree);
+        let _ = home::patients(&tree, &base);
         let Some(kind) = tree.str("resourceType").and_then(ResourceType::from_name) else {
             assert!(!issues.is_empty(), "a resource without a type was accepted");
             return;
         };
         // Extraction and homes must stand anything, not only what was validated.
-        let _ = home::home(kind, &tree);
-        let _ = keepwell_search::extract::extract(kind, &tree);
+        let _ = home::home(kind, &tree, &base);
+        let _ = keepwell_search::extract::extract(kind, &tree, &base);
     });
 }
 
@@ -263,10 +265,11 @@ fn notes_checkpoints_leaves_and_frontiers() {
 
 #[test]
 fn queries() {
+    let base = Base::new("localhost");
     let options = parse::Options {
         lenient: false,
         now: keepwell_model::time::Timestamp::default(),
-        base_url: "http://localhost/fhir",
+        base: &base,
         terminology: &keepwell_search::terminology::Hl7,
     };
     fuzz(

@@ -261,3 +261,91 @@ fn the_end_of_the_certificate_is_told_before_it_comes() {
         assert!(server.logged().contains(words), "{}", server.logged());
     }
 }
+
+/// A certificate of `localhost`, its own authority, and its key, both PEM.
+fn certified(year: i32) -> (rcgen::Certificate, rcgen::KeyPair) {
+    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (parameters.self_signed(&key).unwrap(), key)
+}
+
+/// The certificate that a server shows in a handshake; it must be one of these.
+fn shown(port: u16, known: &[&rcgen::Certificate]) -> Vec<u8> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in known {
+        roots.add(certificate.der().clone()).unwrap();
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut session = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 200"));
+    session.peer_certificates().unwrap()[0].to_vec()
+}
+
+#[test]
+fn a_renewed_certificate_is_served_without_a_restart() {
+    let folder = Folder::new();
+    let (pem, key_file) = (folder.join("server.pem"), folder.join("server.key"));
+    let put = |(certificate, key): &(rcgen::Certificate, rcgen::KeyPair)| {
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        std::fs::write(&pem, certificate.pem()).unwrap();
+    };
+    let (first, second, third) = (certified(2098), certified(2099), certified(2100));
+    let known = [&first.0, &second.0, &third.0];
+    put(&first);
+    let own = [
+        "--certificate",
+        pem.to_str().unwrap(),
+        "--certificate-key",
+        key_file.to_str().unwrap(),
+    ];
+    let (data, _) = init(&folder, "site", &own);
+    let mut server = serve(&folder, &data, &[]);
+    let hangup = |server: &Server| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    };
+    // The log says when the files were looked at; the count of a line is waited for, however long it takes.
+    let wait = |server: &mut Server, words: &str, times: usize| {
+        while server.logged().matches(words).count() < times {
+            assert!(server.alive(), "{}", server.logged());
+            std::thread::yield_now();
+        }
+    };
+    const TAKEN: &str = "the renewed certificate is served";
+    const KEPT: &str = "the one before stays";
+    assert_eq!(shown(server.port, &known), first.0.der().to_vec());
+    put(&second);
+    hangup(&server);
+    wait(&mut server, TAKEN, 1);
+    assert_eq!(shown(server.port, &known), second.0.der().to_vec());
+    // Another certificate without its key: told, and the one before stays.
+    std::fs::write(&pem, third.0.pem()).unwrap();
+    hangup(&server);
+    wait(&mut server, KEPT, 1);
+    assert_eq!(shown(server.port, &known), second.0.der().to_vec());
+    // No certificate at all.
+    std::fs::write(&pem, "nonsense").unwrap();
+    hangup(&server);
+    wait(&mut server, KEPT, 2);
+    assert_eq!(shown(server.port, &known), second.0.der().to_vec());
+    // The key comes as well.
+    put(&third);
+    hangup(&server);
+    wait(&mut server, TAKEN, 2);
+    assert_eq!(shown(server.port, &known), third.0.der().to_vec());
+    let (code, _) = server.stop();
+    assert_eq!(code, Some(0));
+}

@@ -95,6 +95,14 @@ pub enum OpenError {
     /// The tree head and the newest checkpoint disagree.
     #[error("the log does not match its signed checkpoint")]
     Forked,
+    /// The configured origin is not that of the log.
+    #[error("this is the log of `{log}`, not of `{configured}`: a site keeps the name it was made with")]
+    OtherSite {
+        /// The origin that the log's checkpoints sign.
+        log: String,
+        /// The origin asked for.
+        configured: String,
+    },
     /// No space left.
     #[error("the disk is full")]
     DiskFull,

@@ -18,7 +18,7 @@ impl<F: Follower> Ledger<F> {
     pub fn prove(&self, entries: &[u64]) -> Result<Vec<bool>, ReadError> {
         let (_, head) = self.proven_head()?;
         let prover = Prover::new(&self.core().tiles, &head, self.store());
-        Ok(entries.iter().map(|seq| prover.proves(*seq)).collect())
+        Ok(prover.proves_each(entries))
     }
 
     /// A proof that entry `seq` is in the log, up to the newest checkpoint: C2SP `tlog-proof` text.

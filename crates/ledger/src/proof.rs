@@ -55,6 +55,19 @@ impl<'a, E: Entries> Prover<'a, E> {
         }
     }
 
+    /// For each of these entries whether it is proven. Each tile among them is read once, whatever their order.
+    pub(crate) fn proves_each(&self, entries: &[u64]) -> Vec<bool> {
+        let mut in_order: Vec<usize> = (0..entries.len()).collect();
+        in_order.sort_by_key(|at| entries.get(*at));
+        let mut proven = vec![false; entries.len()];
+        for at in in_order {
+            if let (Some(seq), Some(proven)) = (entries.get(at), proven.get_mut(at)) {
+                *proven = self.proves(*seq);
+            }
+        }
+        proven
+    }
+
     /// Whether entry `seq` is in the tree that the checkpoint signs: read, hashed and compared now.
     pub(crate) fn proves(&self, seq: u64) -> bool {
         let tree = self.tree();
@@ -108,8 +121,9 @@ impl<'a, E: Entries> Prover<'a, E> {
             })
             .map_err(|e| ProofError::Read(std::io::Error::other(e)))?;
         let hash = leaves.get(at).copied();
-        if kept.len() == KEPT {
-            kept.clear();
+        if kept.len() >= KEPT {
+            // All but the unfinished one, which is part of every path.
+            kept.retain(|tile, _| *tile == self.head.size / WIDTH);
         }
         kept.insert(tile, leaves);
         Ok(hash)

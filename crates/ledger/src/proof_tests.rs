@@ -167,6 +167,29 @@ fn proofs_and_look_ups_hold_at_every_size() {
     }
 }
 
+/// The worst access log: each of its lines is in another tile, and they come in no order.
+#[test]
+fn many_proofs_read_each_tile_once() {
+    let log = Log::grown(100_000);
+    let tiles = RwLock::new(log.tiles.clone());
+    let head = log.head();
+    let full = head.size / 256;
+    // Newest first, then in a scattered order (97 has no divisor in common with the number of tiles).
+    assert!(!full.is_multiple_of(97));
+    let scattered: Vec<u64> = (0..full).map(|n| n * 97 % full * 256 + n % 256).collect();
+    let newest_first: Vec<u64> = (0..full).rev().map(|n| n * 256 + n % 256).collect();
+    for entries in [newest_first, scattered] {
+        let (proven, read) = log.cost(|| Prover::new(&tiles, &head, &log).proves_each(&entries));
+        assert_eq!(proven, vec![true; entries.len()]);
+        println!("{} entries of as many tiles: {read} read", entries.len());
+        assert!(read as u64 <= head.size, "{read} of {}", head.size);
+    }
+    // The answers are in the order of the questions.
+    let beyond = head.size + 5;
+    let proven = Prover::new(&tiles, &head, &log).proves_each(&[beyond, 3, beyond, 700]);
+    assert_eq!(proven, [false, true, false, true]);
+}
+
 #[test]
 fn an_altered_entry_is_not_proven_and_others_are() {
     let mut log = Log::grown(5_000);

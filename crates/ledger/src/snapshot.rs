@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const MAGIC: &[u8; 8] = b"KWSNAP\0\x02";
+const MAGIC: &[u8; 8] = b"KWSNAP\0\x03";
 const FORMAT: [u8; 4] = *b"snp1";
 const CHUNK: usize = 1 << 20;
 pub(crate) const FILE: &str = "snapshot";

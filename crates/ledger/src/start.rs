@@ -242,6 +242,12 @@ pub(crate) fn open<F: Follower>(
     };
     let (store, writer) = Store::open(&config.dir, options)?;
     let origin = origin_of(&store)?;
+    if origin != config.origin {
+        return Err(OpenError::OtherSite {
+            log: origin,
+            configured: config.origin,
+        });
+    }
     let keys = crate::rotate::log_keys(&vault, &origin);
     let tip = tip(&store, &keys, &origin)?;
     for path in std::iter::once(&config.dir.join("checkpoint")).chain(&config.checkpoint_copy) {

@@ -255,6 +255,52 @@ fn entries_are_proven_and_events_found_after_any_way_of_starting() {
     check(&clinic.open(), "snapshot and a tail");
 }
 
+/// The worst access log there is: each line in another group of 256 entries. `KEEPWELL_LINES=1000` is the longest page.
+#[test]
+fn an_access_log_scattered_over_the_whole_log_is_proven() {
+    let lines: u64 = std::env::var_os("KEEPWELL_LINES").map_or(12, |n| n.to_str().unwrap().parse().unwrap());
+    let clinic = Clinic::new();
+    let ledger = clinic.open();
+    put(&ledger, "a", &["a"], "x");
+    put(&ledger, "b", &["b"], "x");
+    let (a, b) = (
+        ledger.slot_of_patient("a").unwrap(),
+        ledger.slot_of_patient("b").unwrap(),
+    );
+    let log = |slot: u32| {
+        let event = Event {
+            kind: 1,
+            actor: vec![b'x'; 60],
+            parts: vec![(slot, vec![b'y'; 16])],
+        };
+        ledger.log_blocking(event, Wait::Wal).unwrap()
+    };
+    let mut seqs = Vec::new();
+    for n in 0..lines {
+        std::thread::scope(|scope| {
+            for _ in 0..32 {
+                scope.spawn(|| {
+                    while ledger.size() < n * 256 {
+                        log(b);
+                    }
+                });
+            }
+        });
+        seqs.push(log(a));
+    }
+    seqs.reverse();
+    let tiles: std::collections::BTreeSet<u64> = seqs.iter().map(|seq| seq / 256).collect();
+    assert_eq!(tiles.len() as u64, lines, "each in a tile of its own");
+    let began = std::time::Instant::now();
+    let proven = ledger.prove(&seqs).unwrap();
+    println!(
+        "{lines} lines in as many tiles, {} entries: proven in {:?}",
+        ledger.size(),
+        began.elapsed()
+    );
+    assert_eq!(proven, vec![true; seqs.len()]);
+}
+
 #[test]
 fn a_long_event_is_split() {
     let clinic = Clinic::new();

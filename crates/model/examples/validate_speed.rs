@@ -9,6 +9,7 @@
 
 use keepwell_model::home::home;
 use keepwell_model::json::{Value, parse};
+use keepwell_model::reference::Base;
 use keepwell_model::schema::{Mode, validate};
 use keepwell_model::types::ResourceType;
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ fn main() {
     let mut count = 0;
     for (name, list) in &texts {
         let t = ResourceType::from_name(name).unwrap();
+        let base = Base::new("clinic.example");
         let mut times = [Duration::ZERO; 3];
         let rounds = 5;
         for _ in 0..rounds {
@@ -60,7 +62,7 @@ fn main() {
             times[1] += at.elapsed();
             let at = Instant::now();
             for v in &values {
-                black_box(home(t, v));
+                black_box(home(t, v, &base));
             }
             times[2] += at.elapsed();
         }

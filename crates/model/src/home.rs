@@ -11,13 +11,15 @@
 //! - (e) everything else is shared.
 //!
 //! A Patient is at home under its own id: `Patient.link` merges charts and moves nothing.
-//! Only relative references count (`Patient/x`, `Patient/x/_history/2`): an absolute URL, a `urn:uuid:` or a contained
-//! `#x` names no patient of this server. References in a stored Bundle are taken as written.
+//! Only local references count ([`Base::local`]: `Patient/x`, `Patient/x/_history/2`, and both with this server's own
+//! base in front): the URL of another server, a `urn:uuid:` or a contained `#x` names no patient here. References in a
+//! stored Bundle are taken as written.
 //!
 //! The paths of (a) and (b) stand in `data/home.txt`, generated from the official definitions; `tests/home_table.rs`
 //! compares them.
 
 use crate::json::Value;
+use crate::reference::{Base, is_id};
 use crate::types::ResourceType;
 use std::sync::LazyLock;
 
@@ -32,12 +34,12 @@ pub enum Home {
     Shared,
 }
 
-/// Decides the home of `resource`, whose type is `resource_type`.
+/// Decides the home of `resource`, whose type is `resource_type`, on the server of that base.
 ///
 /// A Patient must already carry the id it is stored under; one without is [`Home::Shared`].
 #[must_use]
-pub fn home(resource_type: ResourceType, resource: &Value) -> Home {
-    let mut found = Found::default();
+pub fn home(resource_type: ResourceType, resource: &Value, base: &Base) -> Home {
+    let mut found = Found::new(base);
     if resource_type == TABLE.patient {
         found.own_id(resource);
     } else {
@@ -54,8 +56,8 @@ pub fn home(resource_type: ResourceType, resource: &Value) -> Home {
 /// Lists every local patient that the paths of the table mention in `resource`, sorted, each once; for a Patient its
 /// own id and the linked ones. Reads the type from `resourceType`.
 #[must_use]
-pub fn patients<'v>(resource: &'v Value) -> Vec<&'v str> {
-    let mut found = Found::default();
+pub fn patients<'v>(resource: &'v Value, base: &Base) -> Vec<&'v str> {
+    let mut found = Found::new(base);
     if let Some(t) = type_of(resource) {
         if t == TABLE.patient {
             found.own_id(resource);
@@ -65,29 +67,24 @@ pub fn patients<'v>(resource: &'v Value) -> Vec<&'v str> {
     found.sorted()
 }
 
-/// The id of a relative `Patient/id` or `Patient/id/_history/n` reference.
+/// The id of a local reference to a Patient.
 #[must_use]
-pub fn local_patient(reference: &str) -> Option<&str> {
-    let rest = reference.strip_prefix("Patient/")?;
-    let (id, version) = match rest.split_once('/') {
-        None => (rest, None),
-        Some((id, tail)) => (id, Some(tail.strip_prefix("_history/")?)),
-    };
-    (is_id(id) && version.is_none_or(is_id)).then_some(id)
+pub fn local_patient<'r>(reference: &'r str, base: &Base) -> Option<&'r str> {
+    base.local(reference)
+        .filter(|(t, _)| *t == TABLE.patient)
+        .map(|(_, id)| id)
 }
 
-/// The `id` type of R4: `[A-Za-z0-9\-\.]{1,64}`.
-#[must_use]
-pub fn is_id(s: &str) -> bool {
-    (1..=64).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-}
-
-#[derive(Default)]
-struct Found<'v> {
+struct Found<'v, 'b> {
     ids: Vec<&'v str>,
+    base: &'b Base,
 }
 
-impl<'v> Found<'v> {
+impl<'v, 'b> Found<'v, 'b> {
+    fn new(base: &'b Base) -> Self {
+        Self { ids: Vec::new(), base }
+    }
+
     fn add(&mut self, id: &'v str) {
         if self.ids.last() != Some(&id) {
             self.ids.push(id);
@@ -107,11 +104,13 @@ impl<'v> Found<'v> {
     }
 
     fn reference(&mut self, reference: &'v Value) {
-        if let Some(id) = reference
-            .get("reference")
-            .and_then(Value::as_str)
-            .and_then(local_patient)
-        {
+        if let Some(text) = reference.get("reference").and_then(Value::as_str) {
+            self.text(text);
+        }
+    }
+
+    fn text(&mut self, reference: &'v str) {
+        if let Some(id) = local_patient(reference, self.base) {
             self.add(id);
         }
     }
@@ -163,7 +162,7 @@ fn type_of(resource: &Value) -> Option<ResourceType> {
     ResourceType::from_name(resource.get("resourceType")?.as_str()?)
 }
 
-fn collect<'v>(t: ResourceType, resource: &'v Value, found: &mut Found<'v>) {
+fn collect<'v>(t: ResourceType, resource: &'v Value, found: &mut Found<'v, '_>) {
     let before = found.ids.len();
     let Some((a, b)) = TABLE.rows.get(t.index()) else {
         return;
@@ -185,10 +184,8 @@ fn collect<'v>(t: ResourceType, resource: &'v Value, found: &mut Found<'v>) {
             if let Some(r) = entry.get("resource") {
                 inside(r, found);
             }
-            if let Some(url) = entry.get("request").and_then(|r| r.get("url")).and_then(Value::as_str)
-                && let Some(id) = local_patient(url)
-            {
-                found.add(id);
+            if let Some(url) = entry.get("request").and_then(|r| r.get("url")).and_then(Value::as_str) {
+                found.text(url);
             }
         }
     } else if t == TABLE.list {
@@ -202,7 +199,7 @@ fn collect<'v>(t: ResourceType, resource: &'v Value, found: &mut Found<'v>) {
     }
 }
 
-fn inside<'v>(resource: &'v Value, found: &mut Found<'v>) {
+fn inside<'v>(resource: &'v Value, found: &mut Found<'v, '_>) {
     if let Some(t) = type_of(resource) {
         if t == TABLE.patient {
             found.own_id(resource);
@@ -212,7 +209,7 @@ fn inside<'v>(resource: &'v Value, found: &mut Found<'v>) {
     }
 }
 
-fn parameters<'v>(list: Option<&'v Value>, found: &mut Found<'v>) {
+fn parameters<'v>(list: Option<&'v Value>, found: &mut Found<'v, '_>) {
     for p in each(list) {
         if let Some(r) = p.get("resource") {
             inside(r, found);
@@ -229,7 +226,7 @@ fn each<'b, 'v>(list: Option<&'b Value<'v>>) -> &'b [Value<'v>] {
 }
 
 /// Follows `path` from `node` through arrays to the Reference elements at its end.
-fn walk<'v>(node: &'v Value, path: &[&str], found: &mut Found<'v>) {
+fn walk<'v>(node: &'v Value, path: &[&str], found: &mut Found<'v, '_>) {
     if let Value::Array(items) = node {
         for item in items {
             walk(item, path, found);
@@ -250,10 +247,11 @@ fn walk<'v>(node: &'v Value, path: &[&str], found: &mut Found<'v>) {
 mod tests {
     use super::*;
     use crate::json::parse;
+    use crate::reference::spellings::{FOREIGN, OWN};
 
     fn home_of(text: &str) -> String {
         let v = parse(text).unwrap();
-        match home(type_of(&v).unwrap(), &v) {
+        match home(type_of(&v).unwrap(), &v, &Base::new("clinic.example")) {
             Home::Patient(p) => p,
             Home::Several(ids) => ids.join("+"),
             Home::Shared => "shared".into(),
@@ -363,10 +361,46 @@ mod tests {
         }
     }
 
+    /// Every rule follows every spelling of this server's own references, and none of a near miss.
+    #[test]
+    fn own_spellings_are_at_home_and_near_misses_are_not() {
+        let places = [
+            r#"{"resourceType":"Observation","subject":{"reference":"REF"}}"#,
+            r#"{"resourceType":"Observation","performer":[{"reference":"REF"}]}"#,
+            r#"{"resourceType":"Appointment","participant":[{"actor":{"reference":"REF"}}]}"#,
+            r#"{"resourceType":"Task","for":{"reference":"REF"}}"#,
+            r#"{"resourceType":"Device","patient":{"reference":"REF"}}"#,
+            r#"{"resourceType":"Binary","securityContext":{"reference":"REF"}}"#,
+            r#"{"resourceType":"Provenance","target":[{"reference":"Condition/c"},{"reference":"REF"}]}"#,
+            r#"{"resourceType":"AuditEvent","entity":[{"what":{"reference":"REF"}}]}"#,
+            r#"{"resourceType":"List","entry":[{"item":{"reference":"REF"}}]}"#,
+            r#"{"resourceType":"Group","member":[{"entity":{"reference":"REF"}}]}"#,
+            r#"{"resourceType":"Bundle","entry":[{"request":{"method":"DELETE","url":"REF"}}]}"#,
+            r#"{"resourceType":"Bundle","entry":[{"resource":{"resourceType":"Flag","subject":{"reference":"REF"}}}]}"#,
+            r#"{"resourceType":"Parameters","parameter":[{"name":"x","valueReference":{"reference":"REF"}}]}"#,
+        ];
+        let with = |place: &str, text: &str| home_of(&place.replace("REF", &text.replace('\\', "\\\\")));
+        for place in places {
+            for text in OWN {
+                assert_eq!(with(place, text), "1", "{text} in {place}");
+            }
+            for text in FOREIGN {
+                assert_eq!(with(place, text), "shared", "{text} in {place}");
+            }
+        }
+        // The same patient in two spellings is one patient.
+        let both =
+            r#"{"resourceType":"Observation","subject":{"reference":"Patient/1"},"performer":[{"reference":"REF"}]}"#;
+        for text in OWN {
+            assert_eq!(with(both, text), "1", "{text}");
+        }
+    }
+
     #[test]
     fn patients_lists_links_too() {
         let v = parse(r#"{"resourceType":"Patient","id":"a","link":[{"other":{"reference":"Patient/b"}}]}"#).unwrap();
-        assert_eq!(patients(&v), ["a", "b"]);
-        assert!(patients(&parse("[1]").unwrap()).is_empty());
+        let base = Base::new("clinic.example");
+        assert_eq!(patients(&v, &base), ["a", "b"]);
+        assert!(patients(&parse("[1]").unwrap(), &base).is_empty());
     }
 }

@@ -10,6 +10,7 @@ pub mod narrative;
 pub mod outcome;
 pub mod patch;
 pub mod redact;
+pub mod reference;
 pub mod schema;
 pub mod time;
 pub mod types;

@@ -17,6 +17,7 @@
 use crate::home::{self, Home, local_patient};
 use crate::json::Value;
 use crate::outcome::Severity;
+use crate::reference::Base;
 use crate::schema::{Mode, validate};
 use crate::types::ResourceType;
 use std::borrow::Cow;
@@ -72,11 +73,25 @@ pub fn names(patient: &Value<'_>) -> Vec<String> {
     out
 }
 
-/// Removes `patient` from a resource of type `t` that is about several.
+/// Who is taken out, on the server of which base.
+#[derive(Clone, Copy)]
+struct Patient<'p> {
+    id: &'p str,
+    base: &'p Base,
+}
+
+/// Removes `patient` from a resource of type `t` that is about several, on the server of that base.
 ///
 /// # Errors
 /// The first doubt met.
-pub fn redact<'a>(t: ResourceType, mut resource: Value<'a>, patient: &str, care: Care<'_>) -> Result<Value<'a>, Doubt> {
+pub fn redact<'a>(
+    t: ResourceType,
+    mut resource: Value<'a>,
+    patient: &str,
+    base: &Base,
+    care: Care<'_>,
+) -> Result<Value<'a>, Doubt> {
+    let patient = Patient { id: patient, base };
     let mut gone = Vec::new();
     strip_resource(t, &mut resource, patient, care, &mut gone)?;
     let mut mentioned = false;
@@ -88,14 +103,14 @@ pub fn redact<'a>(t: ResourceType, mut resource: Value<'a>, patient: &str, care:
         }
         Care::Decided => None,
     };
-    each_text(&resource, &mut |text| mentioned |= mentions(text, patient));
+    each_text(&resource, &mut |text| mentioned |= mentions(text, patient.id));
     if let Some(names) = known {
         texts(&resource, &mut |text| {
             let text = text.to_lowercase();
             named |= names.iter().chain(&gone).any(|name| holds(&text, name));
         });
     }
-    if mentioned || at_home(t, &resource).iter().any(|id| id == patient) {
+    if mentioned || at_home(t, &resource, base).iter().any(|id| id == patient.id) {
         return Err(Doubt::Mentioned);
     }
     if named {
@@ -110,8 +125,8 @@ pub fn redact<'a>(t: ResourceType, mut resource: Value<'a>, patient: &str, care:
     Ok(resource)
 }
 
-fn at_home(t: ResourceType, resource: &Value<'_>) -> Vec<String> {
-    match home::home(t, resource) {
+fn at_home(t: ResourceType, resource: &Value<'_>, base: &Base) -> Vec<String> {
+    match home::home(t, resource, base) {
         Home::Patient(id) => vec![id],
         Home::Several(ids) => ids,
         Home::Shared => Vec::new(),
@@ -122,7 +137,7 @@ fn at_home(t: ResourceType, resource: &Value<'_>) -> Vec<String> {
 fn strip_resource(
     t: ResourceType,
     resource: &mut Value<'_>,
-    patient: &str,
+    patient: Patient<'_>,
     care: Care<'_>,
     gone: &mut Vec<String>,
 ) -> Result<(), Doubt> {
@@ -143,12 +158,17 @@ fn strip_resource(
 }
 
 /// Whether a resource inside another stays, is to be redacted, or goes.
-fn strip_inside(inside: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &mut Vec<String>) -> Result<bool, Doubt> {
+fn strip_inside(
+    inside: &mut Value<'_>,
+    patient: Patient<'_>,
+    care: Care<'_>,
+    gone: &mut Vec<String>,
+) -> Result<bool, Doubt> {
     let Some(t) = inside.str("resourceType").and_then(ResourceType::from_name) else {
         return Ok(true);
     };
-    let ids = at_home(t, inside);
-    if !ids.iter().any(|id| id == patient) {
+    let ids = at_home(t, inside, patient.base);
+    if !ids.iter().any(|id| id == patient.id) {
         return Ok(true);
     }
     if ids.len() == 1 {
@@ -157,7 +177,12 @@ fn strip_inside(inside: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &mu
     strip_resource(t, inside, patient, care, gone).map(|()| true)
 }
 
-fn strip_entries(bundle: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &mut Vec<String>) -> Result<(), Doubt> {
+fn strip_entries(
+    bundle: &mut Value<'_>,
+    patient: Patient<'_>,
+    care: Care<'_>,
+    gone: &mut Vec<String>,
+) -> Result<(), Doubt> {
     let Some(Value::Array(entries)) = bundle.get_mut("entry") else {
         return Ok(());
     };
@@ -165,7 +190,7 @@ fn strip_entries(bundle: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &m
     for mut entry in std::mem::take(entries) {
         let url = entry.get("request").and_then(|r| r.str("url"));
         let about = [url, entry.str("fullUrl")].into_iter().flatten();
-        let mut stays = !about.into_iter().any(|text| mentions(text, patient));
+        let mut stays = !about.into_iter().any(|text| mentions(text, patient.id));
         if stays && let Some(inside) = entry.get_mut("resource") {
             stays = strip_inside(inside, patient, care, gone)?;
         }
@@ -180,7 +205,12 @@ fn strip_entries(bundle: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &m
     Ok(())
 }
 
-fn strip_parameters(node: &mut Value<'_>, patient: &str, care: Care<'_>, gone: &mut Vec<String>) -> Result<(), Doubt> {
+fn strip_parameters(
+    node: &mut Value<'_>,
+    patient: Patient<'_>,
+    care: Care<'_>,
+    gone: &mut Vec<String>,
+) -> Result<(), Doubt> {
     for name in ["parameter", "part"] {
         let Some(Value::Array(list)) = node.get_mut(name) else {
             continue;
@@ -279,24 +309,24 @@ fn masked() -> Value<'static> {
     Value::Object(vec![(Cow::Borrowed("extension"), Value::Array(vec![extension]))])
 }
 
-fn refers(value: &Value<'_>, patient: &str) -> bool {
-    value.str("reference").and_then(local_patient) == Some(patient)
+fn refers(value: &Value<'_>, patient: Patient<'_>) -> bool {
+    value.str("reference").and_then(|r| local_patient(r, patient.base)) == Some(patient.id)
 }
 
 /// Whether an item speaks of the patient directly and of no other patient.
-fn is_of(item: &Value<'_>, patient: &str) -> bool {
+fn is_of(item: &Value<'_>, patient: Patient<'_>) -> bool {
     let Some(members) = item.members() else { return false };
     if !members.iter().any(|(_, v)| refers(v, patient)) {
         return false;
     }
     let mut others = false;
     each_text(item, &mut |text| {
-        others |= local_patient(text).is_some_and(|id| id != patient)
+        others |= local_patient(text, patient.base).is_some_and(|id| id != patient.id)
     });
     !others
 }
 
-fn strip_references(node: &mut Value<'_>, patient: &str, gone: &mut Vec<String>) {
+fn strip_references(node: &mut Value<'_>, patient: Patient<'_>, gone: &mut Vec<String>) {
     let mut leave = |value: &Value<'_>| texts(value, &mut |text| add_words(text, gone));
     match node {
         Value::Array(items) => {
@@ -421,6 +451,7 @@ fn holds(text: &str, word: &str) -> bool {
 mod tests {
     use super::*;
     use crate::json::parse;
+    use crate::reference::spellings::OWN;
 
     const NAMES: Option<&[String]> = Some(&[]);
 
@@ -430,7 +461,7 @@ mod tests {
 
     fn without(text: &str, care: Care<'_>) -> Result<String, Doubt> {
         let v = parse(text).unwrap();
-        redact(type_of(&v), v, "gone", care).map(|v| {
+        redact(type_of(&v), v, "gone", &Base::new("clinic.example"), care).map(|v| {
             let mut out = String::new();
             v.write(&mut out);
             out
@@ -474,6 +505,32 @@ mod tests {
         ] {
             assert_eq!(asked(&text), Ok(want), "{text}");
         }
+    }
+
+    /// However the reference to the patient is spelt, it goes; what stays is at home with the others.
+    #[test]
+    fn own_references_go_in_every_spelling() {
+        let base = Base::new("clinic.example");
+        let text = r#"{"resourceType":"Appointment","id":"x","status":"proposed","participant":[{"actor":{"reference":"REF"},"status":"accepted"},{"actor":{"reference":"http://localhost/fhir/Patient/stays"},"status":"accepted"}]}"#;
+        for spelt in OWN {
+            let text = text.replace("REF", spelt);
+            let v = parse(&text).unwrap();
+            let t = type_of(&v);
+            let left = redact(t, v, "1", &base, Care::Ask { names: NAMES }).unwrap();
+            assert!(!left.to_string().contains("Patient/1"), "{spelt}");
+            assert_eq!(
+                home::home(t, &left, &base),
+                Home::Patient("stays".to_owned()),
+                "{spelt}"
+            );
+        }
+        // Whose patient that is, is not known: a person decides.
+        let text = text.replace("REF", "https://clinic.example.evil/fhir/Patient/1");
+        let v = parse(&text).unwrap();
+        assert_eq!(
+            redact(type_of(&v), v, "1", &base, Care::Ask { names: NAMES }).err(),
+            Some(Doubt::Mentioned)
+        );
     }
 
     #[test]

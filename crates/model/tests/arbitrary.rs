@@ -4,6 +4,7 @@
 use keepwell_model::fhirpath::Expression;
 use keepwell_model::home::{home, patients};
 use keepwell_model::json::{Value, parse};
+use keepwell_model::reference::Base;
 use keepwell_model::schema::{Mode, validate};
 use keepwell_model::types::ResourceType;
 use keepwell_model::{narrative, patch};
@@ -148,12 +149,13 @@ proptest! {
 
     #[test]
     fn any_resource_is_validated(v in resource()) {
+        let base = Base::new("clinic.example");
         let issues = validate(&v, Mode::Create);
         prop_assert!(issues.len() <= 51);
         if let Some(t) = v.get("resourceType").and_then(Value::as_str).and_then(ResourceType::from_name) {
-            let _ = home(t, &v);
+            let _ = home(t, &v, &base);
         }
-        let _ = patients(&v);
+        let _ = patients(&v, &base);
     }
 
     #[test]

@@ -69,6 +69,16 @@ impl Refusal {
         )
     }
 
+    /// 410: the pages of this search cannot be finished as of its moment.
+    #[must_use]
+    pub(crate) fn page_expired() -> Self {
+        Self::new(
+            410,
+            "transient",
+            "the record has changed so that this search's further pages would not be complete; search again",
+        )
+    }
+
     /// 403: the role does not allow it, whatever the patient.
     #[must_use]
     pub fn forbidden(reason: &str) -> Self {

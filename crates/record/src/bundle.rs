@@ -11,10 +11,11 @@ use crate::event::Access;
 use crate::read::ReadOptions;
 use crate::search::SearchRequest;
 use crate::text::assemble;
-use crate::write::{Intent, Return, Selector, is_id, parse_json};
+use crate::write::{Intent, Return, Selector, parse_json};
 use keepwell_model::actor::Context;
 use keepwell_model::json::Value;
 use keepwell_model::outcome::{Issue, operation_outcome};
+use keepwell_model::reference::is_id;
 use keepwell_model::schema::Mode;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
@@ -383,7 +384,7 @@ impl Door {
                     "too many others change the same resources; try again",
                 ));
             }
-            let prepared = match self.prepare_transaction(ctx, entries, base, skip_equal) {
+            let prepared = match self.prepare_transaction(ctx, entries, skip_equal) {
                 Ok(p) => p,
                 Err(refusal) => return Err(self.refuse(Access::of(ctx, action), refusal).await),
             };
@@ -478,7 +479,6 @@ impl Door {
         &self,
         ctx: &Context,
         entries: &[Entry<'_, '_>],
-        base: &str,
         skip_equal: bool,
     ) -> Result<Prepared, Refusal> {
         let mut out = Prepared {
@@ -501,7 +501,7 @@ impl Door {
                 && !e.history
             {
                 // A search that cannot be answered refuses the whole before anything is written.
-                self.parse(t, &e.params, base, false).map_err(at)?;
+                self.parse(t, &e.params, false).map_err(at)?;
             }
             let target = self.target(ctx, e, &deleted, &mut out).map_err(at)?;
             if let Some((t, id)) = &target {

@@ -8,6 +8,7 @@ use keepwell_ledger::{Body, EraseError, Erased, Erasing, Event, Header, Left, Re
 use keepwell_model::actor::Context;
 use keepwell_model::json;
 use keepwell_model::redact::{Care, names, redact};
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Action;
@@ -29,6 +30,7 @@ pub enum Several {
 /// The rules of one erasure.
 struct Rules {
     patient: String,
+    base: Base,
     several: Several,
     /// Words that tell who the patient is; `None` where no Patient resource is held.
     names: Option<Vec<String>>,
@@ -56,7 +58,7 @@ impl Rules {
             },
             Several::Redact | Several::Destroy => Care::Decided,
         };
-        let value = redact(t, value, &self.patient, care).map_err(|doubt| doubt.to_string())?;
+        let value = redact(t, value, &self.patient, &self.base, care).map_err(|doubt| doubt.to_string())?;
         Ok(Body::compress(stored(&value).as_bytes()))
     }
 }
@@ -120,6 +122,7 @@ impl Door {
         reason.clone_into(&mut access.reason);
         Ok(Rules {
             patient: patient.to_owned(),
+            base: self.records.base.clone(),
             several,
             names: self.names_of(patient)?,
             access,

@@ -76,7 +76,7 @@ impl Door {
             path: format!("/Patient/{id}/$everything"),
             echo: &options.echo,
         };
-        let after = self.place_number(ctx, &paged, options.cursor.as_deref())?.unwrap_or(0);
+        let after = self.place_number(ctx, &paged, options.cursor.as_deref())?;
         let visible = self.ledger.visible();
         let permit = self.permit(ctx, Action::Everything);
         let permitted = permit.predicate();
@@ -119,19 +119,25 @@ impl Door {
         }
         found.retain(|v| options.since.is_none_or(|s| v.last_updated >= s.0));
         // The patient first, the rest in the order it was recorded.
-        found.sort_by_key(|v| (v.resource_type != patient, v.rid));
+        let place = |v: &Version| v.rid << 1 | u64::from(v.resource_type != patient);
+        let order = |place: u64| (place & 1, place >> 1);
+        found.sort_by_key(|v| order(place(v)));
         found.dedup_by_key(|v| v.rid);
         let total = found.len() as u64;
         let limit = options
             .count
             .map_or(self.limits.page_max, |n| (n as usize).clamp(1, self.limits.page_max));
-        let from = usize::try_from(after).unwrap_or(usize::MAX).min(found.len());
+        // The place of a page is what was shown last, not a number of entries: what goes in between (an erasure, a
+        // deletion) moves nothing over the edge, and what changes comes again at the end.
+        let from = after.map_or(0, |last| found.partition_point(|v| order(place(v)) <= order(last)));
         let end = from.saturating_add(limit).min(found.len());
         let mut links = vec![("self", paged.own_link())];
-        if end < found.len() {
-            links.push(("next", self.next_link(ctx, &paged, &(end as u64).to_le_bytes())?));
-        }
         let shown = found.get(from..end).unwrap_or_default();
+        if end < found.len()
+            && let Some(last) = shown.last()
+        {
+            links.push(("next", self.next_link(ctx, &paged, &place(last).to_le_bytes())?));
+        }
         let owed = permit.owed(shown);
         let mut page = Page::open("searchset", ctx.at, Some(total), &links, owed);
         let mut rows = Vec::with_capacity(end - from);

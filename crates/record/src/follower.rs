@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use keepwell_ledger::{Event, Follower, Header, HomeKey, Kind, Placed, Plan, Replayed, Turn};
 use keepwell_model::home::{self, Home};
 use keepwell_model::json::{self, Value};
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_policy::Labels;
@@ -28,6 +29,8 @@ pub struct Records {
     pub(crate) homes: RwLock<Homes>,
     pub(crate) own: RwLock<HashMap<(u16, String), OwnHead>>,
     seed: [u8; 16],
+    /// Which references are to resources of this server: fixed with the log.
+    pub(crate) base: Base,
 }
 
 /// What the slots stand for, as far as it is not one patient.
@@ -43,6 +46,10 @@ pub(crate) struct Homes {
 
 impl Homes {
     pub(crate) fn learn(&mut self, slot: u32, home: &Home) {
+        // The slot of shared rows is nobody's, whatever a row under it names: it was sealed by other rules.
+        if slot == 0 {
+            return;
+        }
         match home {
             Home::Patient(id) => {
                 if self.owners.get(&slot).is_none_or(|o| o != id) {
@@ -76,14 +83,15 @@ pub struct Pending {
 }
 
 impl Records {
-    /// An empty record; `seed` keys the index's hash tables.
+    /// An empty record of the server of that base; `seed` keys the index's hash tables.
     #[must_use]
-    pub fn new(seed: [u8; 16]) -> Self {
+    pub fn new(seed: [u8; 16], base: Base) -> Self {
         Self {
             index: RwLock::new(Index::new(seed)),
             homes: RwLock::default(),
             own: RwLock::default(),
             seed,
+            base,
         }
     }
 
@@ -464,9 +472,9 @@ impl Follower for Records {
             let slot = loaded.slot;
             return (loaded, HomeKey::Slot(slot));
         };
-        let home = home::home(t, &v);
+        let home = home::home(t, &v, &self.base);
         loaded.labels = labels_of(&v).0;
-        loaded.extracted = Some(extract(t, &v).into_owned());
+        loaded.extracted = Some(extract(t, &v, &self.base).into_owned());
         let key = match &home {
             Home::Patient(id) => HomeKey::Patient(id.clone()),
             Home::Several(ids) => HomeKey::Fresh(ids.clone()),
@@ -623,4 +631,21 @@ pub(crate) fn get_text(from: &mut dyn Read) -> io::Result<String> {
     let mut b = vec![0; n];
     from.read_exact(&mut b)?;
     String::from_utf8(b).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a text is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows sealed under the key of shared rows by older rules may name a patient: that makes nobody the owner of all
+    /// shared rows.
+    #[test]
+    fn the_shared_slot_is_never_a_patients() {
+        let mut homes = Homes::default();
+        homes.learn(0, &Home::Patient("a".to_owned()));
+        homes.learn(0, &Home::Several(vec!["a".to_owned(), "b".to_owned()]));
+        assert!(homes.owners.is_empty() && homes.patients.is_empty() && homes.several.is_empty());
+        homes.learn(3, &Home::Patient("a".to_owned()));
+        assert_eq!(homes.patients.get("a"), Some(&3));
+    }
 }

@@ -42,12 +42,13 @@ pub use everything::EverythingOptions;
 pub use follower::Records;
 pub use history::{HistoryOf, HistoryOptions};
 pub use import::Imported;
+pub use keepwell_model::reference::is_id;
 pub use keepwell_search::query::Summary;
 pub use permit::Gate;
 pub use read::ReadOptions;
 pub use search::SearchRequest;
 pub use view::View;
-pub use write::{Return, Selector, is_id};
+pub use write::{Return, Selector};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

@@ -37,18 +37,12 @@ pub struct SearchRequest<'a> {
 
 impl Door {
     /// Parses a search; value sets stored here are known beside those of HL7.
-    pub(crate) fn parse(
-        &self,
-        t: ResourceType,
-        params: &[(String, String)],
-        base: &str,
-        lenient: bool,
-    ) -> Result<Query, Refusal> {
+    pub(crate) fn parse(&self, t: ResourceType, params: &[(String, String)], lenient: bool) -> Result<Query, Refusal> {
         let terminology = Stored(|url: &str| self.stored_value_set(url));
         let options = Options {
             lenient,
             now: self.clock.now(),
-            base_url: base,
+            base: &self.records.base,
             terminology: &terminology,
         };
         parse(t, params, &options).map_err(Refusal::bad)
@@ -91,7 +85,7 @@ impl Door {
 
     /// Parses the search of a conditional interaction: no result parameters, at least one condition.
     pub(crate) fn strict_query(&self, t: ResourceType, params: &[(String, String)]) -> Result<Query, Refusal> {
-        let mut query = self.parse(t, params, "", false)?;
+        let mut query = self.parse(t, params, false)?;
         if query.clauses.is_empty() {
             return Err(Refusal::new(
                 412,
@@ -140,7 +134,7 @@ impl Door {
             _ => None,
         };
         let params = resumed.as_ref().map_or(request.params, |r| &r.params);
-        let mut query = self.parse(request.resource_type, params, request.base, request.lenient)?;
+        let mut query = self.parse(request.resource_type, params, request.lenient)?;
         if let Some((owner, id)) = request.compartment {
             let clause = compartment(owner, id, request.resource_type)
                 .ok_or_else(|| Refusal::new(404, "not-found", "resources of that type are not in that compartment"))?;
@@ -164,11 +158,14 @@ impl Door {
             page: limit,
             includes: self.limits.include_max,
         };
-        let found = self
-            .records
-            .index
-            .read()
-            .search(&query, visible, &permit.predicate(), cursor, limits);
+        let found = {
+            let index = self.records.index.read();
+            // An erasure since the first page (or a start from a snapshot) took what its moment could be told from.
+            if cursor.is_some_and(|c| c.visible < index.whole_from()) {
+                return Err(Refusal::page_expired());
+            }
+            index.search(&query, visible, &permit.predicate(), cursor, limits)
+        };
         let mut links = vec![("self", self_link(request, &query))];
         if let Some(next) = &found.next {
             links.push(("next", self.next_link(ctx, &paged(request), &place(params, next))?));

@@ -12,6 +12,7 @@ use keepwell_model::home::{self, Home};
 use keepwell_model::json::{self, Value};
 use keepwell_model::outcome::{Issue, Severity, operation_outcome};
 use keepwell_model::patch;
+use keepwell_model::reference::is_id;
 use keepwell_model::schema::{self, Mode};
 use keepwell_model::types::ResourceType;
 use keepwell_policy::{Action, Target};
@@ -92,12 +93,6 @@ pub(crate) fn parse_json(body: &[u8]) -> Result<Value<'_>, Refusal> {
     json::parse(text).map_err(|e| Refusal::new(400, "structure", format!("the body is not JSON: {e}")))
 }
 
-/// Whether `id` is a well-formed logical id (R4 datatypes, id).
-#[must_use]
-pub fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-}
-
 impl Door {
     /// Refuses what the base definitions do not allow.
     pub(crate) fn check(value: &Value<'_>, mode: Mode) -> Result<(), Refusal> {
@@ -144,7 +139,7 @@ impl Door {
                 let home = if t == crate::patient_type() {
                     Home::Patient(id.to_owned())
                 } else {
-                    home::home(t, v)
+                    home::home(t, v, &self.records.base)
                 };
                 let labels = labels_of(v);
                 let relation = Self::relation_to(&ctx.actor, &home);
@@ -163,7 +158,7 @@ impl Door {
                     body: Body::compress(text.as_bytes()),
                     home,
                     labels: labels.0,
-                    extracted: extract(t, v).into_owned(),
+                    extracted: extract(t, v, &self.records.base).into_owned(),
                 })
             }
         };

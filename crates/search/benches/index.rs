@@ -7,6 +7,7 @@ mod common;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use keepwell_model::json::{self, Value};
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::extract::extract;
@@ -39,6 +40,7 @@ fn main() {
 }
 
 fn grow(index: &mut Index) {
+    let base = Base::new("here");
     for ((t, id, text), rid) in RESOURCES.iter().zip(1..) {
         let value = json::parse(text).unwrap();
         index.apply(&NewRow {
@@ -50,20 +52,21 @@ fn grow(index: &mut Index) {
             kind: RowKind::Version,
             home: 1,
             labels: 0,
-            extracted: Some(&extract(*t, &value)),
+            extracted: Some(&extract(*t, &value, &base)),
         });
     }
 }
 
 #[divan::bench]
 fn extraction(bencher: Bencher<'_, '_>) {
+    let base = Base::new("here");
     let values: Vec<(ResourceType, Value<'_>)> = RESOURCES
         .iter()
         .map(|(t, _, text)| (*t, json::parse(text).unwrap()))
         .collect();
     bencher.counter(ItemsCount::new(values.len())).bench(|| {
         for (t, value) in &values {
-            black_box(extract(*t, value));
+            black_box(extract(*t, value, &base));
         }
     });
 }
@@ -92,10 +95,11 @@ fn search(bencher: Bencher<'_, '_>, url: &str) {
     let (name, query) = url.split_once('?').unwrap();
     let t = ResourceType::from_name(name).unwrap();
     let params = common::pairs(query);
+    let base = Base::new("here");
     let options = Options {
         lenient: false,
         now: Timestamp(1_790_000_000_000),
-        base_url: "http://here/fhir",
+        base: &base,
         terminology: &Hl7,
     };
     let limits = Limits {

@@ -9,6 +9,7 @@
 )]
 
 use keepwell_model::json::{self, Value};
+use keepwell_model::reference::Base;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
 use keepwell_search::extract::extract;
@@ -137,12 +138,13 @@ fn copy_id(id: &str, copy: u32) -> String {
 }
 
 fn grow(count: usize, dump: &str) {
+    let own = Base::new("here");
     let base = base(count.min(90_000));
     let family = definition::find(ty("Patient"), "family").unwrap().0;
     let identifier = definition::find(ty("Patient"), "identifier").unwrap().0;
     let terms: usize = base
         .iter()
-        .map(|(t, _, text)| extract(*t, &json::parse(text).unwrap()).terms.len())
+        .map(|(t, _, text)| extract(*t, &json::parse(text).unwrap(), &own).terms.len())
         .sum();
     println!(
         "base {} resources, {:.1} terms each",
@@ -162,7 +164,7 @@ fn grow(count: usize, dump: &str) {
                 continue;
             }
             let value: Value<'_> = json::parse(text).unwrap();
-            let mut e = extract(*t, &value);
+            let mut e = extract(*t, &value, &own);
             if copy > 0 {
                 for (param, term) in &mut e.terms {
                     match term {

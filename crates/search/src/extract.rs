@@ -9,16 +9,18 @@ use crate::path::Expr;
 use crate::term::{Extracted, ParamNo, Term};
 use crate::{date, number};
 use keepwell_model::json::Value;
+use keepwell_model::reference::Base;
 use keepwell_model::types::ResourceType;
 use std::borrow::Cow;
 
-/// The searchable values of a resource of that type, in parameter order. A value that stands in the resource twice may
-/// be given twice.
+/// The searchable values of a resource of that type on the server of that base, in parameter order. A value that stands
+/// in the resource twice may be given twice.
 #[must_use]
-pub fn extract<'a>(resource_type: ResourceType, resource: &'a Value<'a>) -> Extracted<'a> {
+pub fn extract<'a>(resource_type: ResourceType, resource: &'a Value<'a>, base: &Base) -> Extracted<'a> {
     let program = definition::program(resource_type);
     let mut run = Run {
         resource,
+        base,
         terms: Vec::with_capacity(24),
     };
     run.item(&program.root, resource);
@@ -317,12 +319,13 @@ impl Node {
     }
 }
 
-struct Run<'a> {
+struct Run<'a, 'b> {
     resource: &'a Value<'a>,
+    base: &'b Base,
     terms: Vec<(ParamNo, Term<'a>)>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Run<'a, '_> {
     /// A member's value: one item or an array of them.
     fn value(&mut self, node: &Node, v: &'a Value<'a>) {
         match v {
@@ -373,6 +376,7 @@ impl<'a> Run<'a> {
         let mut tuple = Vec::with_capacity(parts.len());
         for part in parts {
             let mut run = Run {
+                base: self.base,
                 resource: self.resource,
                 terms: Vec::new(),
             };
@@ -440,7 +444,8 @@ impl<'a> Run<'a> {
             Leaf::Reference => self.reference(e, v),
             Leaf::Canonical => {
                 if let Some(url) = v.as_str() {
-                    self.push(e.param, Term::Url(url.into()));
+                    // A canonical of this server stands without its base, however it was written.
+                    self.push(e.param, Term::Url(self.base.below(url).unwrap_or(url).into()));
                 }
             }
             Leaf::Resource => {
@@ -593,7 +598,7 @@ impl<'a> Run<'a> {
         let text = v.str("reference");
         let mut kind = None;
         match text {
-            Some(text) => match local(text) {
+            Some(text) => match self.base.local(text) {
                 Some((target, id)) => {
                     kind = Some(target);
                     if e.target.is_none_or(|t| t == target) {
@@ -654,28 +659,6 @@ impl<'a> Run<'a> {
             },
         );
     }
-}
-
-/// `Type/id`, with `/_history/version` dropped; `None` when it is anything else.
-pub(crate) fn local(text: &str) -> Option<(ResourceType, &str)> {
-    let (name, rest) = text.split_once('/')?;
-    let target = ResourceType::from_name(name)?;
-    let id = match rest.split_once('/') {
-        None => rest,
-        Some((id, version)) => {
-            is_id(version.strip_prefix("_history/")?).then_some(())?;
-            id
-        }
-    };
-    is_id(id).then_some((target, id))
-}
-
-/// R4 `id`: 1 to 64 letters, digits, hyphens and dots.
-pub(crate) fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 /// The resource type an absolute URL names before the id.

@@ -261,6 +261,8 @@ pub struct Index {
     /// By the type's number.
     shards: Vec<Option<Box<Shard>>>,
     last_rid: u64,
+    /// See [`Index::whole_from`].
+    whole_from: u64,
     builder: Builder,
 }
 
@@ -326,6 +328,7 @@ impl Index {
             classes: Classes::default(),
             shards: ResourceType::all().map(|_| None).collect(),
             last_rid: 0,
+            whole_from: 0,
             builder: Builder::default(),
         }
     }
@@ -366,6 +369,14 @@ impl Index {
     #[must_use]
     pub fn last_rid(&self) -> u64 {
         self.last_rid
+    }
+
+    /// The first point of the log as of which a search finds all there was. What was superseded before it may have no
+    /// searchable values any more ([`Index::compact`], [`Index::load`]), and what a forgotten home held with others
+    /// stands in later rows: pages of a search from before would silently miss it.
+    #[must_use]
+    pub fn whole_from(&self) -> u64 {
+        self.whole_from
     }
 
     /// The newest row of a resource as of `visible`: a version, a deletion, or a departure without a successor (its
@@ -514,6 +525,7 @@ impl Index {
             let mut entities = HashSet::new();
             for (row, (class, entity)) in (0..).zip(shard.classes.iter().zip(shard.entities.iter())) {
                 if classes.contains(class) && shard.forgotten.insert(row) {
+                    self.whole_from = self.last_rid;
                     shard.stale.insert(row);
                     entities.insert(*entity);
                 }

@@ -6,7 +6,7 @@
 
 use crate::date;
 use crate::definition::{self, Column, Kind, Param, Storage};
-use crate::extract::{is_id, local, tail_type};
+use crate::extract::tail_type;
 use crate::number;
 use crate::query::{
     Clause, DateTest, Include, NumberTest, Prefix, Query, SortBy, SortKey, StringTest, Summary, Test, TokenTest, Total,
@@ -15,6 +15,7 @@ use crate::query::{
 use crate::term::{ParamNo, fold};
 use crate::terminology::Terminology;
 use keepwell_model::outcome::Issue;
+use keepwell_model::reference::{Base, is_id};
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 
@@ -25,8 +26,8 @@ pub struct Options<'a> {
     pub lenient: bool,
     /// For `ap` on dates.
     pub now: Timestamp,
-    /// The server's own FHIR base, without a slash at the end: references to it are local.
-    pub base_url: &'a str,
+    /// The server's own FHIR base: references to it are local.
+    pub base: &'a Base,
     /// For `:in`, `:not-in`, `:above`, `:below`.
     pub terminology: &'a dyn Terminology,
 }
@@ -549,53 +550,29 @@ impl Parser<'_> {
     /// A reference by id, `Type/id` or URL.
     fn reference(&self, param: &Param, narrowed: Option<ResourceType>, raw: &str) -> Result<Vec<Test>, Issue> {
         let value = text(param, raw)?;
-        let own = self.options.base_url.trim_end_matches('/');
-        // What was stored with this server's own base in front is the same reference.
-        let with_base = |target: Option<ResourceType>, id: &str| match target {
-            Some(target) if !own.is_empty() => vec![Test::Url(format!("{own}/{target}/{id}"))],
-            _ => Vec::new(),
-        };
+        let base = self.options.base;
         if !param.literal {
-            let mut tests = vec![Test::Url(value.clone())];
-            if local(&value).is_some() {
-                tests.push(Test::Url(format!("{own}/{value}")));
-            }
-            return Ok(tests);
+            // As extracted.
+            return Ok(vec![Test::Url(base.below(&value).unwrap_or(&value).to_owned())]);
         }
-        let below_own = value
-            .strip_prefix(own)
-            .and_then(|r| r.strip_prefix('/'))
-            .filter(|_| !own.is_empty());
-        if let Some((target, id)) = local(below_own.unwrap_or(&value)) {
+        if let Some((target, id)) = base.local(&value) {
             if narrowed.is_some_and(|n| n != target) {
                 return Err(bad(param.code, "a reference to the type that its modifier names"));
             }
-            let here = Test::Reference {
+            return Ok(vec![Test::Reference {
                 target: Some(target),
                 id: id.to_owned(),
-            };
-            let mut tests = vec![here];
-            tests.extend(with_base(Some(target), id));
-            let as_given = Test::Url(value.clone());
-            if below_own.is_some() && !tests.contains(&as_given) {
-                tests.push(as_given);
-            }
-            return Ok(tests);
+            }]);
         }
         if is_id(&value) {
             let only = match &*param.targets {
                 [one] => Some(*one),
                 _ => None,
             };
-            let mut tests = with_base(narrowed.or(only), &value);
-            tests.insert(
-                0,
-                Test::Reference {
-                    target: narrowed.or(only),
-                    id: value,
-                },
-            );
-            return Ok(tests);
+            return Ok(vec![Test::Reference {
+                target: narrowed.or(only),
+                id: value,
+            }]);
         }
         let scheme = value.split(':').next().unwrap_or_default();
         let absolute = scheme.len() < value.len()

@@ -10,6 +10,7 @@
 mod common;
 
 use keepwell_model::json;
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::extract::extract;
@@ -37,7 +38,7 @@ fn load(shared: &std::path::Path, bundles: usize) -> (Index, u64) {
                 continue;
             }
             rid += 1;
-            let extracted = extract(t, &resource);
+            let extracted = extract(t, &resource, &Base::new("here"));
             index.apply(&NewRow {
                 rid,
                 resource_type: t,
@@ -98,10 +99,11 @@ fn answer(index: &Index, visible: u64, case: &json::Value<'_>) -> Result<(), Str
     let (t, rest) = text.split_once('?').unwrap();
     let t = ResourceType::from_name(t).unwrap();
     let list = common::pairs(rest);
+    let base = Base::new("here");
     let options = Options {
         lenient: false,
         now: Timestamp(0),
-        base_url: "http://here/fhir",
+        base: &base,
         terminology: &Hl7,
     };
     let query = parse(t, &list, &options).map_err(|e| format!("{e:?}"))?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use keepwell_model::json;
+use keepwell_model::reference::Base;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
 use keepwell_search::extract::extract;
@@ -12,7 +13,7 @@ use keepwell_search::term::Term;
 fn show(text: &str) -> String {
     let v = json::parse(text).unwrap();
     let t = ResourceType::from_name(v.str("resourceType").unwrap()).unwrap();
-    let extracted = extract(t, &v);
+    let extracted = extract(t, &v, &Base::new("here"));
     assert!(extracted.terms.is_sorted_by_key(|(p, _)| *p));
     let lines: Vec<String> = extracted
         .terms

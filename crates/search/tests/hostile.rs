@@ -1,6 +1,7 @@
 //! Nothing a client sends makes parsing or extraction panic, and what was understood once is understood the same again.
 
 use keepwell_model::json;
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
@@ -8,12 +9,15 @@ use keepwell_search::extract::extract;
 use keepwell_search::parse::{Options, parse};
 use keepwell_search::terminology::Hl7;
 use proptest::prelude::*;
+use std::sync::LazyLock;
+
+static BASE: LazyLock<Base> = LazyLock::new(|| Base::new("here"));
 
 fn options() -> Options<'static> {
     Options {
         lenient: false,
         now: Timestamp(0),
-        base_url: "http://here/fhir",
+        base: &BASE,
         terminology: &Hl7,
     }
 }
@@ -158,10 +162,10 @@ proptest! {
     #[test]
     fn any_json_is_extracted(t in any_type(), text in any_json()) {
         if let Ok(v) = json::parse(&text) {
-            let terms = extract(t, &v).terms;
+            let terms = extract(t, &v, &BASE).terms;
             prop_assert!(terms.is_sorted_by_key(|(p, _)| *p));
             prop_assert!(terms.iter().all(|(p, _)| usize::from(p.0) < definition::stored(t)));
-            prop_assert_eq!(&extract(t, &v).terms, &terms);
+            prop_assert_eq!(&extract(t, &v, &BASE).terms, &terms);
         }
     }
 }

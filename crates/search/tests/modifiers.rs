@@ -7,6 +7,7 @@
 mod common;
 
 use keepwell_model::json;
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::extract::extract;
@@ -32,6 +33,7 @@ const CLINIC: &str = r##"
 {"resourceType":"DiagnosticReport","id":"report","status":"final","code":{"text":"r"},"subject":{"reference":"Patient/ann"},"result":[{"reference":"Observation/weight"}]}
 {"resourceType":"RiskAssessment","id":"risk","status":"final","subject":{"reference":"Patient/ann"},"prediction":[{"probabilityDecimal":0.8}]}
 {"resourceType":"Procedure","id":"here","status":"completed","subject":{"reference":"http://here/fhir/Patient/ann"}}
+{"resourceType":"QuestionnaireResponse","id":"canonical","questionnaire":"https://HERE/fhir/Questionnaire/own|1","status":"completed"}
 {"resourceType":"Procedure","id":"there","status":"completed","subject":{"reference":"http://elsewhere/fhir/Patient/ann"}}
 {"resourceType":"Procedure","id":"many","status":"completed","subject":{"reference":"Group/g"}}
 {"resourceType":"Procedure","id":"gone","status":"completed","subject":{"reference":"Patient/gone"}}
@@ -195,6 +197,22 @@ Procedure?subject=http://here/fhir/Patient/ann      here
 Procedure?subject=http://elsewhere/fhir/Patient/ann  there
 Procedure?patient=http://here/fhir/Group/g
 Procedure?subject=http://here/fhir/Group/g          many
+Procedure?subject=https://HERE:8443/fhir/Patient/ann/_history/2  here
+Procedure?subject=http://127.0.0.1:1/fhir/Patient/ann  here
+Procedure?subject=http://here.evil/fhir/Patient/ann
+Procedure?subject=http://here@evil/fhir/Patient/ann
+# ... for chains, reverse chains, includes and compartments as well
+Procedure?patient.family=o'neil                     here
+Patient?_has:Procedure:patient:status=completed     ann
+Patient?_has:Procedure:subject:_id=here             ann
+Procedure?_id=here&_include=Procedure:subject       here ann
+Procedure?_id=there&_include=Procedure:subject      there
+Patient?_id=ann&_revinclude=Procedure:patient       ann here
+Patient/ann/Procedure?                              here
+# ... and canonicals
+QuestionnaireResponse?questionnaire=Questionnaire/own          canonical
+QuestionnaireResponse?questionnaire=http://here:80/fhir/Questionnaire/own|1  canonical
+QuestionnaireResponse?questionnaire=http://elsewhere/fhir/Questionnaire/own
 # a parameter that only looks at patients is missing where the subject is something else
 Procedure?subject:missing=false                     here there many gone
 Procedure?subject:missing=true
@@ -249,7 +267,7 @@ fn clinic() -> Index {
     for (i, line) in CLINIC.lines().filter(|l| !l.is_empty()).enumerate() {
         let v = json::parse(line).unwrap();
         let t = v.str("resourceType").and_then(ResourceType::from_name).unwrap();
-        let extracted = extract(t, &v);
+        let extracted = extract(t, &v, &Base::new("here"));
         index.apply(&NewRow {
             rid: i as u64 + 1,
             resource_type: t,
@@ -274,10 +292,11 @@ fn ask(index: &Index, text: &str) -> Result<Vec<String>, String> {
     let terminology = Stored(|url: &str| (url == "ValueSet/mine").then(|| mine.clone()).flatten());
     // 2026-01-01
     let now = Timestamp(1_767_225_600_000);
+    let base = Base::new("here");
     let options = Options {
         lenient: false,
         now,
-        base_url: "http://here/fhir",
+        base: &base,
         terminology: &terminology,
     };
     let (path, list) = text.split_once('?').unwrap();

@@ -7,6 +7,7 @@
 mod common;
 
 use keepwell_model::json::{self, Value};
+use keepwell_model::reference::Base;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition::{self, Kind, Storage};
 use keepwell_search::extract::extract;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// One line a value, as the script writes them.
 fn lines(t: ResourceType, v: &Value<'_>) -> BTreeSet<String> {
-    let extracted = extract(t, v);
+    let extracted = extract(t, v, &Base::new("here"));
     let mut out = BTreeSet::new();
     for (i, p) in definition::params(t).iter().enumerate() {
         if p.kind == Kind::Composite || matches!(p.storage, Storage::Column(_) | Storage::Unsupported) {

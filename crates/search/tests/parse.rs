@@ -4,6 +4,7 @@
 
 mod common;
 
+use keepwell_model::reference::Base;
 use keepwell_model::time::Timestamp;
 use keepwell_model::types::ResourceType;
 use keepwell_search::definition;
@@ -13,8 +14,9 @@ use keepwell_search::query::{
 };
 use keepwell_search::term::ParamNo;
 use keepwell_search::terminology::Hl7;
+use std::sync::LazyLock;
 
-const BASE: &str = "http://localhost:8080/fhir";
+static BASE: LazyLock<Base> = LazyLock::new(|| Base::new("clinic.example"));
 
 fn rt(name: &str) -> ResourceType {
     ResourceType::from_name(name).unwrap()
@@ -25,7 +27,7 @@ fn options(lenient: bool) -> Options<'static> {
     Options {
         lenient,
         now: Timestamp(1_767_225_600_000),
-        base_url: BASE,
+        base: &BASE,
         terminology: &Hl7,
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use keepwell_model::reference::Base;
 use keepwell_search::extract::extract;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,11 +19,11 @@ fn extraction() {
     let mut times: BTreeMap<&str, (u32, usize, Duration)> = BTreeMap::new();
     for bundle in &common::lines(&shared.join("data/synthea/small-12.ndjson.zst")) {
         for (t, v) in common::resources(bundle) {
-            let _warm = extract(t, &v);
+            let _warm = extract(t, &v, &Base::new("here"));
             // The least of several: what the machine does besides is not extraction's.
             let runs = (0..10).map(|_| {
                 let start = Instant::now();
-                let terms = std::hint::black_box(extract(t, &v)).terms.len();
+                let terms = std::hint::black_box(extract(t, &v, &Base::new("here"))).terms.len();
                 (start.elapsed(), terms)
             });
             let (time, terms) = runs.min().unwrap();
@@ -46,10 +47,11 @@ fn definitions_and_parsing() {
     let start = Instant::now();
     let n: usize = ResourceType::all().map(|t| definition::params(t).len()).sum();
     println!("{n} parameters of all types: {} us", start.elapsed().as_micros());
+    let base = Base::new("here");
     let options = parse::Options {
         lenient: false,
         now: Timestamp(0),
-        base_url: "http://here/fhir",
+        base: &base,
         terminology: &Hl7,
     };
     for (t, query) in [

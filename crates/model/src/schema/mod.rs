@@ -18,10 +18,10 @@ pub use primitive::Primitive;
 pub use subset::{element_of, is_mandatory, is_summary};
 
 use crate::fhirpath::{Env, Node};
-use crate::home::is_id;
 use crate::json::Value;
 use crate::narrative;
 use crate::outcome::Issue;
+use crate::reference::is_id;
 use crate::types::ResourceType;
 use invariant::Broken;
 use std::borrow::Cow;

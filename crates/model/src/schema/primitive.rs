@@ -118,7 +118,7 @@ impl Primitive {
                 P::Code => code(s),
                 P::Date => date(s.as_bytes()),
                 P::DateTime => date_time(s.as_bytes()),
-                P::Id => crate::home::is_id(s),
+                P::Id => crate::reference::is_id(s),
                 P::Instant => s.len() >= 20 && date_time(s.as_bytes()),
                 P::Markdown | P::String => text(s),
                 P::Oid => s.strip_prefix("urn:oid:").is_some_and(oid),

@@ -143,6 +143,7 @@ impl Index {
                 END => {
                     let (last, tail) = rest.split_first_chunk::<8>().ok_or(LoadError::Damaged("end"))?;
                     index.last_rid = u64::from_le_bytes(*last);
+                    index.whole_from = index.last_rid;
                     rest = tail;
                 }
                 _ => return Err(LoadError::Damaged("a section's tag")),
