@@ -656,6 +656,37 @@ async fn lost_authenticators_take_a_second_person() {
     assert!(i.issue_card(&admin, "admin-1").await.is_err());
 }
 
+/// Whom a clinician treats follows the account: also when a token was used before its owner could sign in.
+#[tokio::test]
+async fn a_token_knows_the_practitioner_from_the_activation_on_and_not_while_authenticators_are_lost() {
+    let world = world();
+    let i = &world.identity;
+    let account = Account::new("nurse-1", "Nurse One", Role::Nurse, None);
+    let account = Account {
+        practitioner: Some("pr-1".to_owned()),
+        ..account
+    };
+    i.create_account(&world.job(), &account).await.unwrap();
+    let wanted = crate::token::Wanted {
+        user: "nurse-1".to_owned(),
+        display: "Nurse One".to_owned(),
+        role: Role::Nurse,
+        patient: None,
+        client: None,
+        scopes: Vec::new(),
+        ttl_s: 3600,
+    };
+    let token = i.issue_token(&world.job(), &wanted).await.unwrap().token;
+    let practitioner = || i.bearer(&token).unwrap().practitioner.clone();
+    assert_eq!(practitioner(), None, "invited");
+    let me = by((*world.enrolling("nurse-1").await.session.actor).clone());
+    i.set_password(&me, PASSWORD).await.unwrap();
+    Nurse::app(&world, &me).await;
+    assert_eq!(practitioner().as_deref(), Some("pr-1"), "active");
+    world.enrolling("nurse-1").await;
+    assert_eq!(practitioner(), None, "lost");
+}
+
 #[tokio::test]
 async fn administration_needs_a_fresh_proof() {
     let n = Nurse::new().await;
