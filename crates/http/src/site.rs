@@ -155,7 +155,7 @@ fn refusal(e: keepwell_record::Refusal) -> Refusal {
         403 if e.issues.first().is_some_and(|i| i.code == "login") => Refusal::Confirm,
         403 => Refusal::Forbidden(text),
         404 | 410 => Refusal::NotFound,
-        400 | 422 => Refusal::Invalid(text),
+        400 | 409 | 422 => Refusal::Invalid(text),
         503 => Refusal::Unavailable(text),
         _ => Refusal::Failed,
     }

@@ -55,7 +55,7 @@ impl Door {
                 if head.kind != RowKind::Version {
                     return Err(Refusal::gone());
                 }
-                let opened = self.open(head.rid)?;
+                let opened = self.open_version(head)?;
                 let at = Timestamp(head.last_updated);
                 assemble(t, patient, head.version, at, &opened.text, &mut text);
                 Ok(())

@@ -426,10 +426,12 @@ impl Door {
         .permit
     }
 
-    /// Decides a review. Nobody decides about their own access.
+    /// Decides a review. Nobody decides about their own access. What is found not justified while it runs ends at once;
+    /// what is found justified was looked at as a whole, after its end.
     ///
     /// # Errors
-    /// 400 without words, 403, 404 where nothing waits under that id, 412 where somebody else was faster, 503.
+    /// 400 without words, 403, 404 where nothing waits under that id, 409 where an access that still runs is to be
+    /// justified, 412 where somebody else was faster, 503.
     pub async fn review(&self, ctx: &Context, id: &str, justified: bool, note: &str) -> Result<(), Refusal> {
         self.authorize_system(ctx, Action::Review).await?;
         let kept = self
@@ -443,12 +445,35 @@ impl Door {
             if kept.grant.user == ctx.actor.id {
                 return Err(Refusal::forbidden("nobody reviews their own access"));
             }
-            Ok((kept, words(note)?))
+            let note = words(note)?;
+            if justified && kept.grant.runs_at(ctx.at) {
+                return Err(Refusal::new(
+                    409,
+                    "conflict",
+                    "this access still runs: it can be found justified when it has ended",
+                ));
+            }
+            Ok((kept, note))
         });
-        let (kept, note) = match checked {
+        let (mut kept, note) = match checked {
             Ok(found) => found,
             Err(e) => return Err(self.refuse(access(), e).await),
         };
+        let about = self.patient_rows([kept.grant.patient.as_str()]);
+        if kept.grant.runs_at(ctx.at) {
+            let mut ending = Access::of(ctx, Action::EndAccess);
+            ending.resource_type = Some(crate::patient_type());
+            ending.purpose = PurposeOfUse::BreakTheGlass;
+            "ended by its review".clone_into(&mut ending.reason);
+            self.end(ending, &kept, ctx.at.0, &about).await?;
+            let ended = self
+                .standing_documents()?
+                .grants
+                .iter()
+                .find(|kept| kept.id == id)
+                .cloned();
+            kept = ended.ok_or_else(Refusal::not_found)?;
+        }
         let mut grant = kept.grant.clone();
         grant.reviewed = Some(Reviewed {
             by: ctx.actor.id.clone(),
@@ -459,7 +484,6 @@ impl Door {
         let mut access = access();
         let word = if justified { "justified" } else { "not justified" };
         word.clone_into(&mut access.reason);
-        let about = self.patient_rows([grant.patient.as_str()]);
         let before = Before::Version(kept.version);
         self.put_document_about(access, "grant", id, Some(&json(&grant)?), before, &about)
             .await
