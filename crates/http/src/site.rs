@@ -91,7 +91,10 @@ impl PagesBackend {
             self.app.identity.drop_session(old);
         }
         let mut set = self.renewed(&done.opened);
-        set.extend(done.device.map(|d| cookie::set(Kind::Device, &d, tls)));
+        set.extend(done.device.map(|new| {
+            let all = cookie::with_device(cookie::read(Kind::Device, cookies, tls), &new);
+            cookie::set(Kind::Device, &all, tls)
+        }));
         Step {
             cookies: set,
             next: Next::Start,

@@ -359,6 +359,23 @@ async fn parallel_guesses_are_hardly_evaluated_and_the_owner_still_gets_in() {
     assert!(n.first_step(PASSWORD).await.is_ok());
 }
 
+/// A workstation on a ward is a known device of each who signs in there.
+#[tokio::test]
+async fn a_device_is_known_for_all_who_sign_in_there() {
+    let n = Nurse::new().await;
+    let first = n.sign_in().await.device.unwrap();
+    // Another person after her: their secret does not take the place of hers.
+    let another = "b".repeat(43);
+    let cookie = crate::cookie::with_device(Some(&first), &another);
+    while n.first_step("a stranger's guess").await.is_err() && n.first_step(PASSWORD).await.is_ok() {}
+    assert!(n.first_step(PASSWORD).await.is_err(), "no more tries elsewhere");
+    let i = &n.world.identity;
+    let there = i.sign_in_password("nurse-1", PASSWORD, Some(&cookie), &seen()).await;
+    let code = n.next_code();
+    let done = i.sign_in_code(&there.unwrap(), &code, &seen()).await.unwrap();
+    assert!(done.device.is_none(), "known already");
+}
+
 #[tokio::test]
 async fn whoever_has_the_password_cannot_try_every_code() {
     let n = Nurse::new().await;
