@@ -537,10 +537,10 @@ impl Door {
     }
 
     /// Lets a colleague cover: the patients of the actor are then the colleague's as well. Given by the one who is
-    /// covered for, never taken.
+    /// covered for, never taken. With an end that is not ahead it takes back what was given to that colleague.
     ///
     /// # Errors
-    /// 400, 403 where the actor has no patients of their own, 503.
+    /// 400, 403 where the actor has no patients of their own, 404 where there is nothing to take back, 503.
     pub async fn let_cover(
         &self,
         ctx: &Context,
@@ -549,6 +549,9 @@ impl Door {
         until: Timestamp,
     ) -> Result<(), Refusal> {
         self.authorize_system(ctx, Action::Cover).await?;
+        if until.0 <= ctx.at.0 {
+            return self.end_cover(ctx, colleague).await;
+        }
         let access = Access::of(ctx, Action::Cover);
         let fault = if ctx.actor.practitioner.is_none() {
             Some(Refusal::forbidden("your account names no Practitioner"))
@@ -574,6 +577,27 @@ impl Door {
         let id = self.new_id()?;
         self.put_document_about(access, "cover", &id, Some(&json(&cover)?), Before::Absent, &[])
             .await
+    }
+
+    /// Takes back every cover of the actor by a colleague that runs or is to begin.
+    async fn end_cover(&self, ctx: &Context, colleague: &str) -> Result<(), Refusal> {
+        let given: Vec<String> = self
+            .standing_documents()?
+            .covers
+            .iter()
+            .filter(|(_, c)| c.colleague == ctx.actor.id && c.user == colleague && c.until > ctx.at.0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut access = Access::of(ctx, Action::Cover);
+        if given.is_empty() {
+            return Err(self.refuse(access, Refusal::not_found()).await);
+        }
+        "taken back".clone_into(&mut access.reason);
+        for id in given {
+            self.put_document_about(access.clone(), "cover", &id, None, Before::Any, &[])
+                .await?;
+        }
+        Ok(())
     }
 
     /// Who a patient is and what a refused clinician is offered: the banner and whether a stated reason is enough. `None`

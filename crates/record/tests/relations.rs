@@ -689,6 +689,12 @@ async fn a_shift_and_a_cover_open_records_while_they_last() {
         404,
         "over"
     );
+    // Given to the wrong colleague, or no longer needed: it is taken back, and opens nothing from the next request on.
+    assert_eq!(cover(0, 0).await, 404, "none runs");
+    assert_eq!(cover(2 * HOUR, 30 * DAY).await, 200);
+    assert_eq!(world.read(&colleague(&world), "Observation", "o-elsewhere").await, 200);
+    assert_eq!(cover(0, 0).await, 200);
+    assert_eq!(world.read(&colleague(&world), "Observation", "o-elsewhere").await, 404);
 
     world.pass(6 * HOUR);
     assert_eq!(
