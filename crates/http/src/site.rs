@@ -93,7 +93,10 @@ impl PagesBackend {
             self.app.identity.drop_session(old);
         }
         let mut set = self.renewed(&done.opened);
-        set.extend(done.device.map(|d| cookie::set(Kind::Device, &d, tls)));
+        set.extend(done.device.map(|new| {
+            let all = cookie::with_device(cookie::read(Kind::Device, cookies, tls), &new);
+            cookie::set(Kind::Device, &all, tls)
+        }));
         Step {
             cookies: set,
             next: Next::Start,
@@ -162,7 +165,7 @@ fn refusal(e: keepwell_record::Refusal) -> Refusal {
         403 if e.issues.first().is_some_and(|i| i.code == "login") => Refusal::Confirm,
         403 => Refusal::Forbidden(text),
         404 | 410 => Refusal::NotFound,
-        400 | 422 => Refusal::Invalid(text),
+        400 | 409 | 422 => Refusal::Invalid(text),
         503 => Refusal::Unavailable(text),
         _ => Refusal::Failed,
     }

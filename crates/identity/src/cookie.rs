@@ -13,6 +13,8 @@ pub enum Kind {
     Device,
 }
 
+/// People whose secrets one device keeps: a workstation on a ward has many.
+const DEVICE_PEOPLE: usize = 16;
 /// A device is remembered for half a year.
 const DEVICE_AGE_S: u32 = 180 * 24 * 60 * 60;
 
@@ -70,6 +72,22 @@ pub fn read(kind: Kind, header: &str, tls: bool) -> Option<&str> {
     found.filter(|v| !v.is_empty())
 }
 
+/// The secrets in a device's cookie, one for each person who signed in there: no person's secret takes another's place.
+pub(crate) fn devices(value: &str) -> impl Iterator<Item = &str> {
+    let secret = |s: &&str| s.len() == 43 && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    value.split('.').filter(secret)
+}
+
+/// The value of a device's cookie with one more secret; the oldest go.
+#[must_use]
+pub fn with_device(before: Option<&str>, new: &str) -> String {
+    let mut all: Vec<&str> = before.map(|b| devices(b).collect()).unwrap_or_default();
+    all.push(new);
+    let over = all.len().saturating_sub(DEVICE_PEOPLE);
+    all.drain(..over);
+    all.join(".")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +103,18 @@ mod tests {
             "keepwell=abc; Path=/; HttpOnly; SameSite=Strict"
         );
         assert!(clear(Kind::Session, true).contains("Max-Age=0") && clear(Kind::Session, true).ends_with("; Secure"));
+    }
+
+    #[test]
+    fn a_device_keeps_the_secrets_of_the_last_people_and_nothing_else() {
+        let secret = |n: usize| format!("{n:a>43}");
+        let mut value = with_device(Some("x.y; Path=/.\u{e9}"), &secret(0));
+        assert_eq!(value, secret(0));
+        for n in 1..DEVICE_PEOPLE + 3 {
+            value = with_device(Some(&value), &secret(n));
+        }
+        let kept: Vec<String> = devices(&value).map(str::to_owned).collect();
+        assert_eq!(kept, (3..DEVICE_PEOPLE + 3).map(secret).collect::<Vec<_>>());
     }
 
     #[test]

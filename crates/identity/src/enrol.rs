@@ -385,6 +385,7 @@ impl Identity {
             self.documents
                 .put(by, action, account::KIND, user, Some(&text), false)
                 .await?;
+            self.forget_clinicians();
         }
         Ok(())
     }

@@ -5,7 +5,10 @@
 //! that has completed a sign-in has a pool of its own, so that a stranger who uses up the account's pool does not
 //! keep the owner out on a known device; passkeys, which cannot be guessed, pass by all this. Tries are counted when they begin,
 //! so that any number in parallel count as many. Names without an account are counted like others: nothing to learn.
-//! A source address has a pool as well.
+//! A source address has a pool as well, an IPv6 network of 64 bits like one address.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv6Addr};
 
 use hashbrown::HashMap;
 use keepwell_model::time::Timestamp;
@@ -70,6 +73,7 @@ pub(crate) struct Guesses(Mutex<State>);
 impl Guesses {
     /// Whether a try may be evaluated now; if so it counts as failed until [`Guesses::right`] says otherwise.
     pub(crate) fn admit(&self, pool: &Pool, network: &str, now: Timestamp) -> bool {
+        let network = &*source(network);
         let mut state = self.0.lock();
         let known_device = pool.device.is_some();
         let address = state.addresses.get(network).copied().unwrap_or_default();
@@ -115,6 +119,7 @@ impl Guesses {
                 count.next = 0;
             }
         }
+        let network = &*source(network);
         if let Some(address) = state.addresses.get_mut(network).filter(|_| pool.device.is_none()) {
             address.failures = address.failures.saturating_sub(1);
         }
@@ -123,6 +128,17 @@ impl Guesses {
     /// A full sign-in of the user ends all counts.
     pub(crate) fn clear(&self, user: &str) {
         self.0.lock().pools.retain(|pool, _| pool.user != user);
+    }
+}
+
+/// What counts as one source: whoever has one IPv6 address has all of its network (RFC 6177).
+fn source(network: &str) -> Cow<'_, str> {
+    let Ok(IpAddr::V6(v6)) = network.parse() else {
+        return Cow::Borrowed(network);
+    };
+    match v6.to_canonical() {
+        IpAddr::V4(v4) => Cow::Owned(v4.to_string()),
+        IpAddr::V6(v6) => Cow::Owned(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).to_string()),
     }
 }
 
@@ -216,6 +232,27 @@ mod tests {
             guesses.admit(&pool("user", Some(1)), "10.0.0.2", at(1)),
             "known devices pass"
         );
+    }
+
+    /// Whoever has one IPv6 address has a whole network of them.
+    #[test]
+    fn the_addresses_of_one_network_count_together() {
+        let guesses = Guesses::default();
+        let tries = |network: &str| {
+            (0..1000)
+                .filter(|n| {
+                    guesses.admit(
+                        &pool(&format!("{network}-{n}"), None),
+                        &format!("{network}{n:x}"),
+                        at(0),
+                    )
+                })
+                .count()
+        };
+        assert_eq!(tries("2001:db8:1:2::"), ADDRESS_MAX as usize);
+        assert_eq!(tries("2001:db8:1:3::"), ADDRESS_MAX as usize);
+        assert!(guesses.admit(&pool("a", None), "::ffff:10.0.0.1", at(0)));
+        assert!(guesses.0.lock().addresses.contains_key("10.0.0.1"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A code takes two people: one starts the activation, another, who has seen who it is for, releases the code (IAM-16);
 //! whoever could do both could be anybody. The operator at the machine releases alone, as whoever holds the machine
 //! holds the keys, but not for an account in use while somebody else could release. Nobody learns or sets a password of
-//! another. When the code is used, what was enrolled before is void.
+//! another. One code of an account is good at a time. When it is used, what was enrolled before is void.
 //!
 //! Own documents of kind `invitation`, their id the hash of 256 random bits: using one deletes it before the session
 //! opens. Own documents of kind `activation`, their id the account's: one that waits for the second person.
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{self, Account, AccountState};
 use crate::authenticators::Authenticators;
+use crate::documents::DocumentError;
 use crate::secret::{hex, random_text, sha256};
 use crate::service::{Denied, Fault, Identity, Seen, actor, context, to_text};
 use crate::session::OpenedSession;
@@ -98,13 +99,6 @@ impl Identity {
                 "there are accounts already: an administrator makes the others",
             ));
         }
-        for (id, text) in self.documents.list(KIND)? {
-            if serde_json::from_str::<Invitation>(&text).is_ok_and(|i| i.bootstrap) {
-                self.documents
-                    .put(by, Action::AccountManage, KIND, &id, None, false)
-                    .await?;
-            }
-        }
         self.code(by, Action::AccountManage, FIRST_ADMINISTRATOR, BOOTSTRAP_TTL_S, true)
             .await
     }
@@ -132,6 +126,7 @@ impl Identity {
                 a.id != user && a.state == AccountState::Active && self.may(&holder, Action::ActivationRelease)
             };
             if account.state == AccountState::Invited || !others.iter().any(released) {
+                let _lock = self.lock(user).await;
                 let code = self
                     .code(by, Action::LoginLinkIssue, user, ACTIVATION_TTL_S, false)
                     .await?;
@@ -199,6 +194,10 @@ impl Identity {
             return Err(Denied::SignIn);
         }
         let _lock = self.lock(&kept.user).await;
+        // Another code, or an end of the account, may have voided this one meanwhile.
+        if self.documents.get(KIND, &id)?.is_none() {
+            return Err(Denied::SignIn);
+        }
         let mut account = match self.account(&kept.user)? {
             Some(a) if matches!(a.state, AccountState::Invited | AccountState::Active) && !kept.bootstrap => a,
             None if kept.bootstrap => Account::new(&kept.user, "First administrator", Role::Administrator, None),
@@ -224,10 +223,11 @@ impl Identity {
                 )
                 .await?;
         }
+        // Whoever came by an earlier code, or by the authenticators before, is out.
+        self.sessions.end_of(&account.id);
+        self.stages.end_of(&account.id);
         let lost = account.state == AccountState::Active;
         if lost {
-            self.sessions.end_of(&account.id);
-            self.stages.end_of(&account.id);
             account.state = AccountState::Invited;
             let text = to_text(&account).map_err(|_| Denied::SignIn)?;
             self.documents
@@ -240,6 +240,7 @@ impl Identity {
                     false,
                 )
                 .await?;
+            self.forget_clinicians();
         }
         let mut before = self.authenticators(&account.id)?;
         if !before.is_empty() {
@@ -255,7 +256,19 @@ impl Identity {
         self.open_session(&by.actor, seen, now)
     }
 
+    /// Voids the codes of an account that were not used.
+    pub(crate) async fn void_codes(&self, by: &Context, action: Action, user: &str) -> Result<(), DocumentError> {
+        for (id, text) in self.documents.list(KIND)? {
+            if serde_json::from_str::<Invitation>(&text).is_ok_and(|i| i.user == user) {
+                self.documents.put(by, action, KIND, &id, None, false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a code of an account; the ones before open nothing any more.
     async fn code(&self, by: &Context, action: Action, user: &str, ttl_s: i64, bootstrap: bool) -> Result<Code, Fault> {
+        self.void_codes(by, action, user).await?;
         let code = random_text::<32>(&*self.entropy)?;
         let expires = Timestamp(self.clock.now().0.saturating_add(ttl_s * 1000));
         let text = to_text(&Invitation {

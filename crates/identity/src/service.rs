@@ -262,6 +262,8 @@ impl Identity {
             _ => Action::TokenIssueClinical,
         };
         self.authorize(by, action).await?;
+        // An end of the account is before this, or voids what is issued here.
+        let _lock = self.lock(&wanted.user).await;
         match self.account(&wanted.user)? {
             Some(a) if !matches!(a.state, AccountState::Active | AccountState::Invited) => {
                 return Err(Fault::Rule("this account has ended or is suspended"));
@@ -359,9 +361,10 @@ impl Identity {
 
     async fn set_state(&self, by: &Context, id: &str, state: AccountState) -> Result<(), Fault> {
         self.authorize(by, Action::AccountManage).await?;
-        let now = self.clock.now();
-        Fault::unless_fresh(by, now)?;
+        Fault::unless_fresh(by, self.clock.now())?;
         let _lock = self.lock(id).await;
+        // Read under the lock: tokens issued up to now are void.
+        let now = self.clock.now();
         let mut account = self.account(id)?.ok_or(Fault::Rule("there is no such account"))?;
         let before = account.state;
         account.state = match (before, state) {
@@ -377,6 +380,7 @@ impl Identity {
             self.sessions.end_of(id);
             self.stages.end_of(id);
             self.tokens.end_user(id, now);
+            self.void_codes(by, Action::AccountManage, id).await?;
             let text = to_text(&Revocation::User {
                 user: id.to_owned(),
                 at: now.0,
@@ -553,6 +557,11 @@ impl Identity {
     }
 
     // Helpers
+
+    /// To be called when the state of an account has changed: its tokens are looked up again.
+    pub(crate) fn forget_clinicians(&self) {
+        self.clinicians.forget();
+    }
 
     /// Asks policy whether `by` may do `action`; a refusal is logged.
     pub(crate) async fn authorize(&self, by: &Context, action: Action) -> Result<(), Fault> {

@@ -322,6 +322,54 @@ async fn an_activation_code_ends_after_a_day_and_with_the_account() {
     ));
 }
 
+/// A code that was lost on its way is void as soon as there is another, and when the account is suspended.
+#[tokio::test]
+async fn one_activation_code_of_an_account_is_good_at_a_time() {
+    let w = world().with_nurse().await;
+    let lost = w.code("nurse-1").await;
+    let second = w.code("nurse-1").await;
+    assert!(w.identity.activate(&lost.code, &seen()).await.is_err());
+    assert!(w.identity.activate(&second.code, &seen()).await.is_ok());
+    let before = w.code("nurse-1").await;
+    w.identity.suspend_account(&w.job(), "nurse-1").await.unwrap();
+    w.identity.resume_account(&w.job(), "nurse-1").await.unwrap();
+    assert!(w.identity.activate(&before.code, &seen()).await.is_err());
+}
+
+/// Whoever has used a code that another was meant to have is out when that other gets the next one.
+#[tokio::test]
+async fn a_second_activation_ends_the_session_of_the_first() {
+    let w = world().with_nurse().await;
+    let stranger = w.enrolling("nurse-1").await;
+    let owner = w.enrolling("nurse-1").await;
+    assert!(w.identity.session(&stranger.secret, Activity::Person).is_none());
+    assert!(w.identity.session(&owner.secret, Activity::Person).is_some());
+}
+
+/// A token is issued before an account ends, and void with it, or after, and refused.
+#[tokio::test]
+async fn no_token_slips_by_the_end_of_an_account() {
+    let w = world().with_nurse().await;
+    let by = w.job();
+    let lane = w.identity.lock("nurse-1").await;
+    let (identity, job) = (w.identity.clone(), by.clone());
+    let issuing = tokio::spawn(async move { identity.issue_token(&job, &wanted("nurse-1", Role::Nurse, &[])).await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!issuing.is_finished(), "it waits for what is done to the account");
+    let (identity, job) = (w.identity.clone(), by.clone());
+    let ending = tokio::spawn(async move { identity.end_account(&job, "nurse-1").await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    w.pass(2);
+    drop(lane);
+    let token = issuing.await.unwrap().map(|issued| issued.token);
+    ending.await.unwrap().unwrap();
+    assert!(token.is_ok_and(|token| w.identity.bearer(&token).is_err()));
+}
+
 #[tokio::test]
 async fn a_code_that_cannot_be_used_up_opens_nothing() {
     let w = world().with_nurse().await;

@@ -18,6 +18,7 @@ use webauthn_rs::prelude::{AuthenticationResult, PublicKeyCredential, WebauthnEr
 
 use crate::account::{Account, AccountState};
 use crate::authenticators::Authenticators;
+use crate::cookie;
 use crate::documents::DocumentError;
 use crate::guesses::{Pool, Secret};
 use crate::password::HashUnavailable;
@@ -36,7 +37,7 @@ pub(crate) const RECOVERY_LETTERS: usize = 24;
 pub struct SignedIn {
     /// The session.
     pub opened: OpenedSession,
-    /// The secret of a device that is known from now on, for its cookie; `None` where it was known already.
+    /// A secret by which the device is known from now on, to be added to its cookie; `None` where it was known already.
     pub device: Option<String>,
 }
 
@@ -69,7 +70,7 @@ impl From<HashUnavailable> for Denied {
 
 impl Identity {
     /// The first step: name and password. What comes back is the secret of a stage, which opens nothing by itself.
-    /// `device` is the secret of the browser's device cookie.
+    /// `device` is the value of the browser's device cookie.
     ///
     /// # Errors
     /// [`Denied`].
@@ -87,7 +88,7 @@ impl Identity {
             Some(a) => self.authenticators(&a.id)?,
             None => Authenticators::default(),
         };
-        let device = device.map(|d| sha256(d.as_bytes())).filter(|d| kept.knows(&hex(d)));
+        let device = device.and_then(|cookie| known_device(&kept, cookie));
         let pool = Pool {
             // Of a name that is none, what was typed: it may be long.
             user: account
@@ -226,7 +227,7 @@ impl Identity {
         let stage = self.stages.take(stage, now).ok_or(Denied::SignIn)?;
         let account = self.verified_passkey(stage, response, seen, now).await?;
         let kept = self.authenticators(&account.id)?;
-        let device = device.map(|d| sha256(d.as_bytes())).filter(|d| kept.knows(&hex(d)));
+        let device = device.and_then(|cookie| known_device(&kept, cookie));
         self.complete(&account, "passkey", Assurance::PhishingResistant, device, seen, now)
             .await
     }
@@ -487,6 +488,13 @@ pub enum Proof<'a> {
         /// The response as JSON.
         response: &'a str,
     },
+}
+
+/// The secret in a device's cookie by which the account knows it, hashed.
+fn known_device(kept: &Authenticators, cookie: &str) -> Option<[u8; 32]> {
+    cookie::devices(cookie)
+        .map(|secret| sha256(secret.as_bytes()))
+        .find(|hash| kept.knows(&hex(hash)))
 }
 
 /// Somebody of whom nothing is known.

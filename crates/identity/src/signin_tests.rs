@@ -359,6 +359,23 @@ async fn parallel_guesses_are_hardly_evaluated_and_the_owner_still_gets_in() {
     assert!(n.first_step(PASSWORD).await.is_ok());
 }
 
+/// A workstation on a ward is a known device of each who signs in there.
+#[tokio::test]
+async fn a_device_is_known_for_all_who_sign_in_there() {
+    let n = Nurse::new().await;
+    let first = n.sign_in().await.device.unwrap();
+    // Another person after her: their secret does not take the place of hers.
+    let another = "b".repeat(43);
+    let cookie = crate::cookie::with_device(Some(&first), &another);
+    while n.first_step("a stranger's guess").await.is_err() && n.first_step(PASSWORD).await.is_ok() {}
+    assert!(n.first_step(PASSWORD).await.is_err(), "no more tries elsewhere");
+    let i = &n.world.identity;
+    let there = i.sign_in_password("nurse-1", PASSWORD, Some(&cookie), &seen()).await;
+    let code = n.next_code();
+    let done = i.sign_in_code(&there.unwrap(), &code, &seen()).await.unwrap();
+    assert!(done.device.is_none(), "known already");
+}
+
 #[tokio::test]
 async fn whoever_has_the_password_cannot_try_every_code() {
     let n = Nurse::new().await;
@@ -654,6 +671,37 @@ async fn lost_authenticators_take_a_second_person() {
     // An administrator has no way to set a password: a card is all that can be handed over, and not to oneself.
     i.issue_card(&admin, "nurse-1").await.unwrap();
     assert!(i.issue_card(&admin, "admin-1").await.is_err());
+}
+
+/// Whom a clinician treats follows the account: also when a token was used before its owner could sign in.
+#[tokio::test]
+async fn a_token_knows_the_practitioner_from_the_activation_on_and_not_while_authenticators_are_lost() {
+    let world = world();
+    let i = &world.identity;
+    let account = Account::new("nurse-1", "Nurse One", Role::Nurse, None);
+    let account = Account {
+        practitioner: Some("pr-1".to_owned()),
+        ..account
+    };
+    i.create_account(&world.job(), &account).await.unwrap();
+    let wanted = crate::token::Wanted {
+        user: "nurse-1".to_owned(),
+        display: "Nurse One".to_owned(),
+        role: Role::Nurse,
+        patient: None,
+        client: None,
+        scopes: Vec::new(),
+        ttl_s: 3600,
+    };
+    let token = i.issue_token(&world.job(), &wanted).await.unwrap().token;
+    let practitioner = || i.bearer(&token).unwrap().practitioner.clone();
+    assert_eq!(practitioner(), None, "invited");
+    let me = by((*world.enrolling("nurse-1").await.session.actor).clone());
+    i.set_password(&me, PASSWORD).await.unwrap();
+    Nurse::app(&world, &me).await;
+    assert_eq!(practitioner().as_deref(), Some("pr-1"), "active");
+    world.enrolling("nurse-1").await;
+    assert_eq!(practitioner(), None, "lost");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::secret::{random_text, sha256};
 
 /// A stage lives this long, in seconds.
 pub const STAGE_TTL_S: i64 = 5 * 60;
-/// Stages kept; a new one drops the oldest.
+/// Stages kept of people whose password was right, and as many of others; a new one drops the oldest of its kind.
 const STAGES_MAX: usize = 16_384;
 
 /// How far a sign-in has come.
@@ -40,6 +40,8 @@ pub(crate) enum Stage {
 struct Kept {
     stages: HashMap<[u8; 32], (Stage, i64)>,
     order: VecDeque<[u8; 32]>,
+    /// Of those that anybody may begin: any number of them drops no other.
+    anybodys: VecDeque<[u8; 32]>,
 }
 
 /// The sign-ins under way.
@@ -57,14 +59,22 @@ impl Stages {
         let secret = random_text::<32>(entropy)?;
         let key = sha256(secret.as_bytes());
         let mut kept = self.0.lock();
-        while kept.order.len() >= STAGES_MAX {
-            if let Some(oldest) = kept.order.pop_front() {
-                kept.stages.remove(&oldest);
+        let Kept {
+            stages,
+            order,
+            anybodys,
+        } = &mut *kept;
+        let order = match stage {
+            Stage::Passkey(_) => anybodys,
+            Stage::Password { .. } | Stage::PasswordPasskey { .. } => order,
+        };
+        while order.len() >= STAGES_MAX {
+            if let Some(oldest) = order.pop_front() {
+                stages.remove(&oldest);
             }
         }
-        kept.order.push_back(key);
-        kept.stages
-            .insert(key, (stage, now.0.saturating_add(STAGE_TTL_S * 1000)));
+        order.push_back(key);
+        stages.insert(key, (stage, now.0.saturating_add(STAGE_TTL_S * 1000)));
         Ok(secret)
     }
 
@@ -131,5 +141,22 @@ mod tests {
             stages.keep(password("a"), Timestamp(0), &dice).unwrap();
         }
         assert!(stages.0.lock().stages.len() <= STAGES_MAX);
+    }
+
+    /// To ask for a passkey takes nothing: it must not drop the sign-in of somebody whose password was right.
+    #[test]
+    fn strangers_do_not_drop_the_sign_ins_of_others() {
+        let (stages, dice, now) = (Stages::default(), Dice::default(), Timestamp(0));
+        let mine = stages.keep(password("a"), now, &dice).unwrap();
+        let origin = webauthn_rs::prelude::Url::parse("https://localhost").unwrap();
+        let site = webauthn_rs::WebauthnBuilder::new("localhost", &origin).unwrap();
+        let (_, asked) = site.build().unwrap().start_discoverable_authentication().unwrap();
+        for _ in 0..STAGES_MAX + 100 {
+            stages
+                .keep(Stage::Passkey(Box::new(asked.clone())), now, &dice)
+                .unwrap();
+        }
+        assert!(stages.look(&mine, now).is_some());
+        assert!(stages.0.lock().stages.len() <= STAGES_MAX + 1);
     }
 }

@@ -725,6 +725,9 @@ fn a_physician_breaks_the_glass_of_nobodys_patient_and_the_privacy_officer_revie
         "csrf={}&verdict=justified&note=an+emergency+indeed",
         hidden(&waiting, "csrf")
     );
+    let early = officer.send("POST", &format!("/reviews/{review}"), &form);
+    assert!(early.status == 400 && early.text().contains("still runs"));
+    physician.send("POST", &banner, &format!("csrf={token}")).expect(200);
     let after = officer
         .send("POST", &format!("/reviews/{review}"), &form)
         .expect(200)
@@ -732,7 +735,6 @@ fn a_physician_breaks_the_glass_of_nobodys_patient_and_the_privacy_officer_revie
     assert!(after.contains("Nothing waits"), "{after}");
     assert_eq!(physician.get("/reviews").status, 403);
 
-    physician.send("POST", &banner, &format!("csrf={token}")).expect(200);
     assert_eq!(physician.get(&path).status, 403, "closed again");
 }
 

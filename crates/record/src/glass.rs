@@ -426,10 +426,12 @@ impl Door {
         .permit
     }
 
-    /// Decides a review. Nobody decides about their own access.
+    /// Decides a review. Nobody decides about their own access. What is found not justified while it runs ends at once;
+    /// what is found justified was looked at as a whole, after its end.
     ///
     /// # Errors
-    /// 400 without words, 403, 404 where nothing waits under that id, 412 where somebody else was faster, 503.
+    /// 400 without words, 403, 404 where nothing waits under that id, 409 where an access that still runs is to be
+    /// justified, 412 where somebody else was faster, 503.
     pub async fn review(&self, ctx: &Context, id: &str, justified: bool, note: &str) -> Result<(), Refusal> {
         self.authorize_system(ctx, Action::Review).await?;
         let kept = self
@@ -443,12 +445,35 @@ impl Door {
             if kept.grant.user == ctx.actor.id {
                 return Err(Refusal::forbidden("nobody reviews their own access"));
             }
-            Ok((kept, words(note)?))
+            let note = words(note)?;
+            if justified && kept.grant.runs_at(ctx.at) {
+                return Err(Refusal::new(
+                    409,
+                    "conflict",
+                    "this access still runs: it can be found justified when it has ended",
+                ));
+            }
+            Ok((kept, note))
         });
-        let (kept, note) = match checked {
+        let (mut kept, note) = match checked {
             Ok(found) => found,
             Err(e) => return Err(self.refuse(access(), e).await),
         };
+        let about = self.patient_rows([kept.grant.patient.as_str()]);
+        if kept.grant.runs_at(ctx.at) {
+            let mut ending = Access::of(ctx, Action::EndAccess);
+            ending.resource_type = Some(crate::patient_type());
+            ending.purpose = PurposeOfUse::BreakTheGlass;
+            "ended by its review".clone_into(&mut ending.reason);
+            self.end(ending, &kept, ctx.at.0, &about).await?;
+            let ended = self
+                .standing_documents()?
+                .grants
+                .iter()
+                .find(|kept| kept.id == id)
+                .cloned();
+            kept = ended.ok_or_else(Refusal::not_found)?;
+        }
         let mut grant = kept.grant.clone();
         grant.reviewed = Some(Reviewed {
             by: ctx.actor.id.clone(),
@@ -459,7 +484,6 @@ impl Door {
         let mut access = access();
         let word = if justified { "justified" } else { "not justified" };
         word.clone_into(&mut access.reason);
-        let about = self.patient_rows([grant.patient.as_str()]);
         let before = Before::Version(kept.version);
         self.put_document_about(access, "grant", id, Some(&json(&grant)?), before, &about)
             .await
@@ -513,10 +537,10 @@ impl Door {
     }
 
     /// Lets a colleague cover: the patients of the actor are then the colleague's as well. Given by the one who is
-    /// covered for, never taken.
+    /// covered for, never taken. With an end that is not ahead it takes back what was given to that colleague.
     ///
     /// # Errors
-    /// 400, 403 where the actor has no patients of their own, 503.
+    /// 400, 403 where the actor has no patients of their own, 404 where there is nothing to take back, 503.
     pub async fn let_cover(
         &self,
         ctx: &Context,
@@ -525,6 +549,9 @@ impl Door {
         until: Timestamp,
     ) -> Result<(), Refusal> {
         self.authorize_system(ctx, Action::Cover).await?;
+        if until.0 <= ctx.at.0 {
+            return self.end_cover(ctx, colleague).await;
+        }
         let access = Access::of(ctx, Action::Cover);
         let fault = if ctx.actor.practitioner.is_none() {
             Some(Refusal::forbidden("your account names no Practitioner"))
@@ -550,6 +577,27 @@ impl Door {
         let id = self.new_id()?;
         self.put_document_about(access, "cover", &id, Some(&json(&cover)?), Before::Absent, &[])
             .await
+    }
+
+    /// Takes back every cover of the actor by a colleague that runs or is to begin.
+    async fn end_cover(&self, ctx: &Context, colleague: &str) -> Result<(), Refusal> {
+        let given: Vec<String> = self
+            .standing_documents()?
+            .covers
+            .iter()
+            .filter(|(_, c)| c.colleague == ctx.actor.id && c.user == colleague && c.until > ctx.at.0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut access = Access::of(ctx, Action::Cover);
+        if given.is_empty() {
+            return Err(self.refuse(access, Refusal::not_found()).await);
+        }
+        "taken back".clone_into(&mut access.reason);
+        for id in given {
+            self.put_document_about(access.clone(), "cover", &id, None, Before::Any, &[])
+                .await?;
+        }
+        Ok(())
     }
 
     /// Who a patient is and what a refused clinician is offered: the banner and whether a stated reason is enough. `None`

@@ -25,6 +25,7 @@ use keepwell_search::term::{Extracted, Term};
 use keepwell_search::terminology::Hl7;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A panel is made anew after this many milliseconds: the windows are days, a minute is close enough.
 const FRESH_MS: i64 = 60_000;
@@ -195,11 +196,12 @@ pub(crate) fn needs_panel(role: Role) -> bool {
 #[derive(Default)]
 pub(crate) struct Panels {
     kept: RwLock<HashMap<(String, String), Entry>>,
+    /// Gives each generation of an entry its number, none twice: an entry may be forgotten and made again.
+    generations: AtomicU64,
 }
 
-#[derive(Default)]
 struct Entry {
-    /// Counts what has made panels void; one that was begun before the last change is not kept.
+    /// Another one since the last change; a panel that was begun before is not kept.
     generation: u64,
     panel: Option<Arc<Panel>>,
 }
@@ -230,7 +232,10 @@ impl Panels {
                 if kept.len() >= PANELS_MAX {
                     kept.clear();
                 }
-                let entry = kept.entry(key.clone()).or_default();
+                let entry = kept.entry(key.clone()).or_insert_with(|| Entry {
+                    generation: self.next_generation(),
+                    panel: None,
+                });
                 // While it is being made nobody knows its names: every change makes it void.
                 entry.panel = None;
                 entry.generation
@@ -256,10 +261,14 @@ impl Panels {
         }
         for entry in self.kept.write().values_mut() {
             if entry.panel.as_ref().is_none_or(|p| concerned(p)) {
-                entry.generation += 1;
+                entry.generation = self.next_generation();
                 entry.panel = None;
             }
         }
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Makes all void.
@@ -799,6 +808,23 @@ mod tests {
         assert_eq!(made.get(), 2, "made again, since the first was begun before the change");
         panels.get(&key, Timestamp(6), || make(false)).unwrap();
         assert_eq!(made.get(), 2);
+        // Nor is one whose entry was forgotten, with all others, and begun anew by somebody else after the change.
+        let other = ("v".to_owned(), "q".to_owned());
+        let begun = std::cell::Cell::new(0);
+        let nobody = || Ok::<_, ()>(Panel::nobody(Timestamp(7)));
+        panels
+            .get(&other, Timestamp(7), || {
+                begun.set(begun.get() + 1);
+                if begun.get() == 1 {
+                    panels.kept.write().clear();
+                    panels.void_all();
+                    panels.get(&other, Timestamp(7), nobody).unwrap();
+                }
+                nobody()
+            })
+            .unwrap();
+        assert_eq!(begun.get(), 2);
+        panels.get(&key, Timestamp(6), || make(false)).unwrap();
         // Its time is over; or the clock was set back to before it was made.
         assert!(panels.find(&key, Timestamp(100)).is_none());
         assert!(panels.find(&key, Timestamp(-1)).is_none());

@@ -18,7 +18,7 @@ use keepwell_policy::Action;
 use keepwell_search::definition::find;
 use keepwell_search::index::{Cursor, Limits, Version};
 use keepwell_search::parse::{Options, compartment, parse};
-use keepwell_search::query::{Clause, Query, SortBy, SortKey, Summary, Test, Total, UriTest};
+use keepwell_search::query::{Clause, Query, SortBy, SortKey, Summary, Test, TokenTest, Total, UriTest};
 use keepwell_search::term::ParamNo;
 use keepwell_search::terminology::{Codes, Hl7, Stored, expand};
 use std::sync::Arc;
@@ -296,7 +296,7 @@ fn asks_no_more_than_a_banner(query: &Query) -> bool {
     };
     fn plain(clause: &Clause, named: &dyn Fn(&ParamNo) -> bool) -> bool {
         match clause {
-            Clause::Match { param, .. } => named(param),
+            Clause::Match { param, test } => named(param) && tells_no_kind(test),
             Clause::Any(all) | Clause::All(all) => all.iter().all(|c| plain(c, named)),
             Clause::Id(_) | Clause::Never => true,
             // Absence tells as well, and so does everything that leads to another resource.
@@ -307,6 +307,11 @@ fn asks_no_more_than_a_banner(query: &Query) -> bool {
             | Clause::Not(_)
             | Clause::Compartment { .. } => false,
         }
+    }
+    // Of an identifier only the whole number: whether somebody has one of a programme or of a type is more than a banner
+    // tells. Names, dates and the gender are shown as they are.
+    fn tells_no_kind(test: &Test) -> bool {
+        !matches!(test, Test::Token(TokenTest::System(_)) | Test::Text(_) | Test::OneOf(_))
     }
     let clauses = query.clauses.iter().all(|c| plain(c, &|no| named(no, BANNER_PARAMS)));
     // Sorting shows an order: by what the banner itself shows.

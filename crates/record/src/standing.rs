@@ -120,7 +120,8 @@ pub(crate) struct KeptGrant {
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
     duties: HashMap<String, Duty>,
-    covers: Vec<Cover>,
+    /// With the id of the document.
+    pub(crate) covers: Vec<(String, Cover)>,
     pub(crate) grants: Vec<Arc<KeptGrant>>,
 }
 
@@ -162,7 +163,7 @@ impl Documents {
         {
             said.units.clone_from(&duty.units);
         }
-        for cover in self.covers.iter().filter(|c| c.user == user) {
+        for (_, cover) in self.covers.iter().filter(|(_, c)| c.user == user) {
             if within(cover.from, cover.until) {
                 said.covered.push(cover.practitioner.clone());
             }
@@ -234,7 +235,7 @@ impl Door {
                 Parsed::Duty(duty) => {
                     all.duties.insert(id.clone(), duty.clone());
                 }
-                Parsed::Cover(cover) => all.covers.push(cover.clone()),
+                Parsed::Cover(cover) => all.covers.push((id.clone(), cover.clone())),
                 Parsed::Grant(grant) => all.grants.push(Arc::clone(grant)),
             }
         }

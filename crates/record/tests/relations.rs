@@ -303,6 +303,10 @@ async fn a_stranger_is_shown_who_the_patient_is_and_nothing_else_is_answered() {
         ("_profile", "http://x"),
         ("general-practitioner.name", "a"),
         ("gender:not", "male"),
+        // Whether somebody has a number of some kind, from somebody or of some type, is no whole number.
+        ("identifier", "http://x/mrn|"),
+        ("identifier:text", "programme"),
+        ("identifier", "mrn-p,http://x/mrn|"),
     ] {
         let bundle = world.search(&doctor, "Patient", &[other]).await.unwrap();
         assert_eq!(names_of(&bundle), Vec::<String>::new(), "{other:?}");
@@ -550,6 +554,43 @@ async fn an_emergency_access_is_reviewed_by_somebody_else_and_escalates() {
     assert_eq!(waiting(&world).open, 0);
 }
 
+/// A verdict is about all that was looked at: one that is given while the access runs ends it or waits for its end.
+#[tokio::test]
+async fn an_access_found_not_justified_ends_at_once_and_none_is_justified_before_its_end() {
+    let world = World::new();
+    world.patient("p").await;
+    let doctor = world.doctor();
+    let officer = world.context("privacy", Role::PrivacyOfficer, None);
+    world
+        .door
+        .break_glass(&doctor, "p", "urgent", "the ward is closed")
+        .await
+        .unwrap();
+    assert_eq!(world.read(&doctor, "Patient", "p").await, 200);
+    let id = world.door.reviews(&officer).await.unwrap()[0].id.clone();
+    let early = world.door.review(&officer, &id, true, "an emergency indeed").await;
+    assert_eq!(early.unwrap_err().status, 409);
+    assert_eq!(world.read(&doctor, "Patient", "p").await, 200, "care goes on");
+    world
+        .door
+        .review(&officer, &id, false, "nobody knows of one")
+        .await
+        .unwrap();
+    assert_eq!(world.read(&doctor, "Patient", "p").await, 403);
+    assert!(world.door.emergencies(&doctor).is_empty());
+    assert!(world.door.reviews(&officer).await.unwrap().is_empty());
+    let log = world.log("p", 8).await;
+    let ended = log.iter().find(|(action, ..)| *action == Action::EndAccess);
+    assert_eq!(
+        ended,
+        Some(&(
+            Action::EndAccess,
+            PurposeOfUse::BreakTheGlass,
+            "ended by its review".to_owned()
+        ))
+    );
+}
+
 #[tokio::test]
 async fn a_shift_and_a_cover_open_records_while_they_last() {
     let world = World::new();
@@ -648,6 +689,12 @@ async fn a_shift_and_a_cover_open_records_while_they_last() {
         404,
         "over"
     );
+    // Given to the wrong colleague, or no longer needed: it is taken back, and opens nothing from the next request on.
+    assert_eq!(cover(0, 0).await, 404, "none runs");
+    assert_eq!(cover(2 * HOUR, 30 * DAY).await, 200);
+    assert_eq!(world.read(&colleague(&world), "Observation", "o-elsewhere").await, 200);
+    assert_eq!(cover(0, 0).await, 200);
+    assert_eq!(world.read(&colleague(&world), "Observation", "o-elsewhere").await, 404);
 
     world.pass(6 * HOUR);
     assert_eq!(

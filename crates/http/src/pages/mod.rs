@@ -39,6 +39,7 @@ use backend::{Backend, Find, Refusal, Seen, Session};
 use chart::{Banner, ChartView};
 use keepwell_model::actor::{Context, EntryPath, Place, PurposeOfUse, Role};
 use keepwell_model::json;
+use keepwell_model::reference::is_id;
 use keepwell_model::types::ResourceType;
 use parking_lot::Mutex;
 use read::Day;
@@ -434,11 +435,6 @@ fn wanted(role: Role) -> Vec<(ResourceType, usize)> {
         Role::RecordsClerk => only(&["RelatedPerson", "Encounter", "DocumentReference"]),
         Role::PrivacyOfficer | Role::SecurityOfficer | Role::Administrator | Role::Service => Vec::new(),
     }
-}
-
-/// A logical id as FHIR writes them; anything else cannot be one.
-fn is_id(id: &str) -> bool {
-    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
 }
 
 fn names(types: &[ResourceType]) -> String {

@@ -213,7 +213,7 @@ impl World {
     pub async fn patient(&self, id: &str) {
         self.put(&json!({"resourceType": "Patient", "id": id, "active": true,
             "name": [{"family": format!("Family{id}"), "given": ["Given"]}], "gender": "female", "birthDate": "1980-02-29",
-            "identifier": [{"system": "http://x/mrn", "value": format!("mrn-{id}")}],
+            "identifier": [{"type": {"text": "Programme"}, "system": "http://x/mrn", "value": format!("mrn-{id}")}],
             "address": [{"city": "Hidden"}], "telecom": [{"system": "phone", "value": "555-0100"}]}))
             .await;
         self.put(
