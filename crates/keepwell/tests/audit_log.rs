@@ -104,7 +104,12 @@ fn an_export_verifies_offline_and_tampering_is_seen() {
         if bytes.is_empty() {
             continue;
         }
-        let at = rng.below(bytes.len());
+        // The end of the last line of `key` says nothing: the same keys without it.
+        let said_by = match file.file_name().is_some_and(|name| name == "key") {
+            true => bytes.trim_ascii_end().len(),
+            false => bytes.len(),
+        };
+        let at = rng.below(said_by);
         let what = match round % 4 {
             0 => {
                 bytes.truncate(at);
