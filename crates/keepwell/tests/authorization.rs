@@ -650,10 +650,14 @@ fn views(matrix: &Matrix, asker: &Asker, tally: &mut Tally) {
             format!("{} $end-access {whose:?}", asker.role)
         });
     }
+    // Of a time long past: whoever may is told that it cannot be (400), or that there is no cover to take back (404).
+    let past = json!({"resourceType": "Parameters", "parameter": [
+        {"name": "colleague", "valueString": "nobody"},
+        {"name": "from", "valueInstant": "2020-01-01T00:00:00Z"}, {"name": "until", "valueInstant": "2020-01-01T00:00:00Z"}]});
     for action in ["sign-on", "let-cover"] {
-        let answer = client.post(&format!("/fhir/${action}"), &nothing);
+        let answer = client.post(&format!("/fhir/${action}"), &past);
         let clinician = matches!(asker.role.as_str(), "physician" | "nurse");
-        tally.cell(clinician, answer.status == 400, || {
+        tally.cell(clinician, matches!(answer.status, 400 | 404), || {
             format!("{} ${action} ({})", asker.role, answer.status)
         });
     }

@@ -744,11 +744,11 @@ fn the_part_2_notice_stands_on_every_page_that_shows_a_labelled_patient() {
     let folder = Folder::new();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let mut all = server.client();
-    let mut labelled = patient("Labelled", "L");
+    let mut labelled = treated("Labelled", "L");
     labelled["meta"] =
         json!({"security": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "ETH"}]});
     let labelled = all.create(&labelled);
-    let plain = all.create(&patient("Plainly", "P"));
+    let plain = all.create(&treated("Plainly", "P"));
     let mut physician = Browser::sign_in(&server, "amara.okafor");
     let said = |page: &str| page.contains(NOTICE);
     assert!(!said(&physician.get("/find").expect(200).text()), "nobody is shown");

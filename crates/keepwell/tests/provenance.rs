@@ -16,7 +16,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
-use support::{Client, Folder, Server, cli, observation, patient, said};
+use support::{Client, Folder, Server, cli, observation, patient, said, treated};
 
 /// The Provenance resources of one resource, newest version first.
 fn provenance(client: &mut Client, of: &str) -> Vec<Value> {
@@ -136,13 +136,13 @@ fn every_kind_of_write_says_who_for_whom_when_what_for_and_is_proven() {
     let folder = Folder::new();
     let server = Server::demo_in(folder.path(), &["--patients", "0"]);
     let mut all = server.client();
-    let (home, other) = (all.create(&patient("Origin", "O")), all.create(&patient("Other", "O")));
-    let doctor = server.issue(&["--role", "physician", "--user", "dr-moss", "--ttl", "1h"]);
+    let (home, other) = (all.create(&treated("Origin", "O")), all.create(&treated("Other", "O")));
+    let doctor = server.issue(&["--role", "physician", "--user", "amara.okafor", "--ttl", "1h"]);
     let mut doctor = server.client_with(&doctor);
     let by = |version, operation, on_behalf_of| Expected {
         version,
         operation,
-        user: "dr-moss",
+        user: "amara.okafor",
         role: "physician",
         purpose: "TREAT",
         on_behalf_of,
