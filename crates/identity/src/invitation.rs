@@ -252,7 +252,7 @@ impl Identity {
                 .await?;
             self.handles.write().retain(|_, user| *user != account.id);
         }
-        self.open_session(&by.actor, seen, now)
+        self.open_session(&by.actor, None, seen, now)
     }
 
     async fn code(&self, by: &Context, action: Action, user: &str, ttl_s: i64, bootstrap: bool) -> Result<Code, Fault> {
