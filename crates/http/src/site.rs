@@ -8,9 +8,9 @@ use crate::pages::backend::{
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
-use keepwell_identity::sso::{Arrived, Callback, SsoFault};
+use keepwell_identity::sso::{Arrived, Callback, Flaw, SsoFault};
 use keepwell_identity::{
-    Account, AccountState, Activation, Activity, Denied, Fault, Offers, OpenedSession, Proof, SignedIn,
+    Account, AccountState, Activation, Activity, Denied, DocumentError, Fault, Offers, OpenedSession, Proof, SignedIn,
     cookie::{self, Kind},
     oauth,
 };
@@ -108,6 +108,26 @@ impl PagesBackend {
         ]
     }
 
+    /// One answer for every flaw: which it was stands in the server's own log. Strangers are counted in the log of
+    /// accesses; what is about an account is there already.
+    async fn not_by_provider(&self, e: SsoFault, seen: &keepwell_identity::Seen) -> Refusal {
+        match e {
+            SsoFault::Refused(flaw) => {
+                tracing::info!(request = %seen.request_id, %flaw, "a sign-in by an identity provider was refused");
+                if flaw != Flaw::Account && self.app.strangers.count(&self.app, seen.network.clone()).await.is_err() {
+                    return denied(DocumentError::Unavailable.into());
+                }
+                Refusal::SignIn
+            }
+            SsoFault::Unreachable(_) => Refusal::Unavailable(
+                "Your organisation's sign-in cannot be reached now. Sign in with your password and code, or with a \
+                 passkey."
+                    .to_owned(),
+            ),
+            SsoFault::Unavailable(e) => denied(e.into()),
+        }
+    }
+
     fn identity_seen(seen: &Seen) -> keepwell_identity::Seen {
         keepwell_identity::Seen {
             request_id: seen.request_id.clone(),
@@ -173,21 +193,6 @@ fn callback(members: &[(String, String)]) -> Callback<'_> {
         code: all("code").next(),
         iss: all("iss").next(),
         declined: all("error").next().is_some(),
-    }
-}
-
-/// One answer for every flaw: which it was stands in the server's own log.
-fn sso(e: SsoFault, seen: &keepwell_identity::Seen) -> Refusal {
-    match e {
-        SsoFault::Refused(flaw) => {
-            tracing::info!(request = %seen.request_id, %flaw, "a sign-in by an identity provider was refused");
-            Refusal::SignIn
-        }
-        SsoFault::Unreachable(_) => Refusal::Unavailable(
-            "Your organisation's sign-in cannot be reached now. Sign in with your password and code, or with a passkey."
-                .to_owned(),
-        ),
-        SsoFault::Unavailable(e) => denied(e.into()),
     }
 }
 
@@ -287,7 +292,11 @@ impl Backend for PagesBackend {
                 self.signed_in(done.map_err(denied)?, cookies)
             }
             SignIn::Provider(id) => {
-                let begun = identity.sso_begin(&id, device).await.map_err(|e| sso(e, &seen))?;
+                let begun = identity.sso_begin(&id, device).await;
+                let begun = match begun {
+                    Ok(begun) => begun,
+                    Err(e) => return Err(self.not_by_provider(e, &seen).await),
+                };
                 Step {
                     cookies: vec![cookie::set(Kind::Sso, &begun.stage, tls)],
                     next: Next::Elsewhere(begun.to),
@@ -297,12 +306,13 @@ impl Backend for PagesBackend {
                 let members = keepwell_record::parse_query(&query).unwrap_or_default();
                 let stage = cookie::read(Kind::Sso, cookies, tls).unwrap_or_default();
                 let arrived = identity.sso_arrive(stage, callback(&members), &seen).await;
-                let mut step = match arrived.map_err(|e| sso(e, &seen))? {
-                    Arrived::Session(done) => Step {
+                let mut step = match arrived {
+                    Err(e) => return Err(self.not_by_provider(e, &seen).await),
+                    Ok(Arrived::Session(done)) => Step {
                         next: Next::Landed("/"),
                         ..self.signed_in(*done, cookies)
                     },
-                    Arrived::Second(stage) => going_on(&stage, Next::Landed("/sign-in/second")),
+                    Ok(Arrived::Second(stage)) => going_on(&stage, Next::Landed("/sign-in/second")),
                 };
                 step.cookies.push(cookie::clear(Kind::Sso, tls));
                 step

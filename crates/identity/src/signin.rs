@@ -383,7 +383,14 @@ impl Identity {
                 Some(secret)
             }
         };
-        let opened = self.open_session(&by.actor, federated, seen, now)?;
+        let opened = self.open_session(&by.actor, federated.clone(), seen, now)?;
+        // Asked when the session is open: what ends links and providers ends sessions afterwards.
+        if let Some(who) = &federated
+            && !self.stands(who, &account.id)?
+        {
+            self.sessions.end_secret(&opened.secret);
+            return Err(Denied::SignIn);
+        }
         self.guesses.clear(&account.id);
         Ok(SignedIn { opened, device })
     }

@@ -312,11 +312,12 @@ impl Identity {
     /// Goes on with a sign-in where the provider has sent the browser back. `stage` is what the browser holds.
     ///
     /// # Errors
-    /// [`SsoFault`]; a refusal is in the log.
+    /// [`SsoFault`]. A refusal that is about an account is in the log; those of strangers the caller counts, as anybody
+    /// can make any number of them.
     pub async fn sso_arrive(&self, stage: &str, answer: Callback<'_>, seen: &Seen) -> Result<Arrived, SsoFault> {
         let now = self.clock.now();
         match self.arrive(stage, answer, seen, now).await {
-            Err((SsoFault::Refused(flaw), user)) => {
+            Err((SsoFault::Refused(flaw), Some(user))) => {
                 self.log_denied(&user, "sso", seen, now).await?;
                 Err(flaw.into())
             }
@@ -332,14 +333,14 @@ impl Identity {
         answer: Callback<'_>,
         seen: &Seen,
         now: Timestamp,
-    ) -> Result<Arrived, (SsoFault, String)> {
-        let nobody = |e: SsoFault| (e, String::new());
-        let (provider, begun, federated, two_factors) = self.identified(stage, answer, now).await.map_err(nobody)?;
+    ) -> Result<Arrived, (SsoFault, Option<String>)> {
+        let nobody = |e: SsoFault| (e, None);
+        let (begun, federated, two_factors) = self.identified(stage, answer, now).await.map_err(nobody)?;
         let account = self.linked(&federated).map_err(|e| nobody(e.into()))?;
         let Some(account) = account else {
             return Err(nobody(Flaw::Unlinked.into()));
         };
-        let about = |e: SsoFault| (e, account.id.clone());
+        let about = |e: SsoFault| (e, Some(account.id.clone()));
         if account.state != AccountState::Active {
             return Err(about(Flaw::Account.into()));
         }
@@ -352,7 +353,7 @@ impl Identity {
                     "sso",
                     Assurance::TwoFactors,
                     device,
-                    Some(federated.clone()),
+                    Some(federated),
                     seen,
                     now,
                 )
@@ -361,7 +362,6 @@ impl Identity {
                     crate::service::Denied::Unavailable(e) => about(e.into()),
                     _ => about(Flaw::Account.into()),
                 })?;
-            self.still_linked(&provider, &federated, &account).map_err(about)?;
             return Ok(Arrived::Session(Box::new(done)));
         }
         let stage = Stage::Password {
@@ -375,14 +375,10 @@ impl Identity {
             .map_err(|_| about(DocumentError::Unavailable.into()))
     }
 
-    /// A link or provider that went while the session was being opened takes it along.
-    fn still_linked(&self, provider: &Provider, who: &Federated, account: &Account) -> Result<(), SsoFault> {
-        let linked = self.linked(who)?.is_some_and(|a| a.id == account.id);
-        if linked && self.active(&provider.id)?.is_some() {
-            return Ok(());
-        }
-        self.end_federated(|f| f == who);
-        Err(Flaw::Unlinked.into())
+    /// Whether a link and its provider still stand: both may go while a sign-in is under way.
+    pub(crate) fn stands(&self, who: &Federated, user: &str) -> Result<bool, DocumentError> {
+        let linked = self.linked(who)?.is_some_and(|a| a.id == user);
+        Ok(linked && self.active_of(&who.issuer)?.is_some())
     }
 
     /// Who the provider says it is, after every check of its answer and its token.
@@ -391,7 +387,7 @@ impl Identity {
         stage: &str,
         answer: Callback<'_>,
         now: Timestamp,
-    ) -> Result<(Provider, Begun, Federated, bool), SsoFault> {
+    ) -> Result<(Begun, Federated, bool), SsoFault> {
         let Some(Stage::Sso(begun)) = self.stages.look(stage, now) else {
             return Err(Flaw::Browser.into());
         };
@@ -428,7 +424,7 @@ impl Identity {
             subject: said.sub,
             sid: said.sid,
         };
-        Ok((provider, *begun, federated, two_factors))
+        Ok((*begun, federated, two_factors))
     }
 
     /// The ID token that the provider gives for a code.
