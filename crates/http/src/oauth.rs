@@ -13,6 +13,7 @@ use axum::http::header::{WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{Request, Response, StatusCode};
 use keepwell_identity::oauth::{AssertedBy, Flaw, Introspected, SCOPES_SUPPORTED, TokenFault};
+use keepwell_identity::sso::SsoFault;
 use keepwell_identity::{Fault, Seen};
 use keepwell_model::actor::Actor;
 use keepwell_model::json::{Value, object};
@@ -29,6 +30,9 @@ pub const TOKEN: &str = "/oauth/token";
 pub const INTROSPECT: &str = "/oauth/introspect";
 /// Where they void them.
 pub const REVOKE: &str = "/oauth/revoke";
+
+/// Where identity providers say that a session has ended (OpenID Connect Back-Channel Logout 1.0).
+pub const BACK_CHANNEL_LOGOUT: &str = "/sso/back-channel-logout";
 
 /// One route of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,7 @@ enum Does {
     Revoke,
     Configuration,
     Keys,
+    SignOut,
 }
 
 const ASSERTION: &str = "A JWT signed by a registered key of the client, meant for the token endpoint.";
@@ -126,6 +131,14 @@ pub const ROUTES: &[Route] = &[
         access: Access::Open,
         form: &[],
         does: Does::Keys,
+    },
+    Route {
+        method: "POST",
+        path: BACK_CHANNEL_LOGOUT,
+        summary: "An identity provider says that a session there has ended: those it has opened here end.",
+        access: Access::Provider,
+        form: &[("logout_token", true, "The provider's signed logout token.")],
+        does: Does::SignOut,
     },
 ];
 
@@ -255,6 +268,27 @@ async fn run(
     match route.does {
         Does::Configuration => Ok(configuration(&app.origin)),
         Does::Keys => Ok(keys(app)),
+        Does::SignOut => {
+            let form = Form::read(parts, body).await?;
+            let token = form.need("logout_token", "the form has no `logout_token`")?;
+            let seen = Seen {
+                request_id: request_id.to_owned(),
+                network: network(parts),
+            };
+            match app.identity.sso_logout(token, &seen).await {
+                Ok(ended) => {
+                    tracing::info!(request = %seen.request_id, ended, "an identity provider has ended sessions");
+                    Ok(Value::Null)
+                }
+                Err(SsoFault::Refused(flaw)) => {
+                    tracing::info!(request = %seen.request_id, %flaw, "a logout token was refused");
+                    let counted = app.strangers.count(app, seen.network).await;
+                    counted.map_err(|_| not_now())?;
+                    Err(invalid_request("the logout token is not accepted"))
+                }
+                Err(_) => Err(not_now()),
+            }
+        }
         Does::Token | Does::Introspect | Does::Revoke => {
             let form = Form::read(parts, body).await?;
             let seen = Seen {

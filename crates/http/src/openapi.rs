@@ -26,6 +26,8 @@ pub enum Access {
     Client,
     /// A registered client, or whoever has a bearer token; the policy decides.
     ClientOrToken,
+    /// An identity provider, by a token it has signed.
+    Provider,
     /// Whoever is signed in to the pages; the policy decides.
     Session,
 }
@@ -168,7 +170,7 @@ fn operation(route: &Published) -> Value<'static> {
     };
     let content = |kind: &'static str| object([(kind, object([("schema", object([]))]))]);
     let security = match route.access {
-        Access::Open | Access::Client => list([]),
+        Access::Open | Access::Client | Access::Provider => list([]),
         Access::ClientOrToken => list([object([]), object([("token", list([]))])]),
         Access::Token => list([object([("token", list([]))])]),
         Access::Session => list([object([("session", list([]))])]),

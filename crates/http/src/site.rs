@@ -2,14 +2,15 @@
 
 use crate::pages::backend::{
     Access, AccessLog, Backend, Checkpoint, Client, Compartment, DemoLogin, Fact, Find, Granted, Group, Key, Level,
-    Managed, Mark, Member, Next, Offered, Patients, Refusal, Review, Secured, Security, SecurityAct, Seen, Session,
-    SessionLine, SignIn, Site, Step, UserAct, role_words,
+    Managed, Mark, Member, Next, Offered, Patients, Provider, Refusal, Review, Secured, Security, SecurityAct, Seen,
+    Session, SessionLine, SignIn, Site, Step, UserAct, role_words,
 };
 use crate::{App, CERTIFICATE_WARNING_DAYS};
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::request::Parts;
+use keepwell_identity::sso::{Arrived, Callback, Flaw, SsoFault};
 use keepwell_identity::{
-    Account, AccountState, Activation, Activity, Denied, Fault, Offers, OpenedSession, Proof, SignedIn,
+    Account, AccountState, Activation, Activity, Denied, DocumentError, Fault, Offers, OpenedSession, Proof, SignedIn,
     cookie::{self, Kind},
     oauth,
 };
@@ -112,6 +113,26 @@ impl PagesBackend {
         ]
     }
 
+    /// One answer for every flaw: which it was stands in the server's own log. Strangers are counted in the log of
+    /// accesses; what is about an account is there already.
+    async fn not_by_provider(&self, e: SsoFault, seen: &keepwell_identity::Seen) -> Refusal {
+        match e {
+            SsoFault::Refused(flaw) => {
+                tracing::info!(request = %seen.request_id, %flaw, "a sign-in by an identity provider was refused");
+                if flaw != Flaw::Account && self.app.strangers.count(&self.app, seen.network.clone()).await.is_err() {
+                    return denied(DocumentError::Unavailable.into());
+                }
+                Refusal::SignIn
+            }
+            SsoFault::Unreachable(_) => Refusal::Unavailable(
+                "Your organisation's sign-in cannot be reached now. Sign in with your password and code, or with a \
+                 passkey."
+                    .to_owned(),
+            ),
+            SsoFault::Unavailable(e) => denied(e.into()),
+        }
+    }
+
     fn identity_seen(seen: &Seen) -> keepwell_identity::Seen {
         keepwell_identity::Seen {
             request_id: seen.request_id.clone(),
@@ -168,6 +189,20 @@ fn refusal(e: keepwell_record::Refusal) -> Refusal {
         400 | 409 | 422 => Refusal::Invalid(text),
         503 => Refusal::Unavailable(text),
         _ => Refusal::Failed,
+    }
+}
+
+/// What an identity provider answered. A member that stands twice makes all of it worth nothing.
+fn callback(members: &[(String, String)]) -> Callback<'_> {
+    let all = |name: &'static str| members.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str());
+    if ["state", "code", "iss", "error"].iter().any(|n| all(n).count() > 1) {
+        return Callback::default();
+    }
+    Callback {
+        state: all("state").next().unwrap_or_default(),
+        code: all("code").next(),
+        iss: all("iss").next(),
+        declined: all("error").next().is_some(),
     }
 }
 
@@ -266,6 +301,32 @@ impl Backend for PagesBackend {
                 let done = identity.sign_in_passkey(stage, &response, device, &seen).await;
                 self.signed_in(done.map_err(denied)?, cookies)
             }
+            SignIn::Provider(id) => {
+                let begun = identity.sso_begin(&id, device).await;
+                let begun = match begun {
+                    Ok(begun) => begun,
+                    Err(e) => return Err(self.not_by_provider(e, &seen).await),
+                };
+                Step {
+                    cookies: vec![cookie::set(Kind::Sso, &begun.stage, tls)],
+                    next: Next::Elsewhere(begun.to),
+                }
+            }
+            SignIn::ProviderAnswer(query) => {
+                let members = keepwell_record::parse_query(&query).unwrap_or_default();
+                let stage = cookie::read(Kind::Sso, cookies, tls).unwrap_or_default();
+                let arrived = identity.sso_arrive(stage, callback(&members), &seen).await;
+                let mut step = match arrived {
+                    Err(e) => return Err(self.not_by_provider(e, &seen).await),
+                    Ok(Arrived::Session(done)) => Step {
+                        next: Next::Landed("/"),
+                        ..self.signed_in(*done, cookies)
+                    },
+                    Ok(Arrived::Second(stage)) => going_on(&stage, Next::Landed("/sign-in/second")),
+                };
+                step.cookies.push(cookie::clear(Kind::Sso, tls));
+                step
+            }
             SignIn::Activation(code) => {
                 let opened = identity.activate(&code, &seen).await.map_err(denied)?;
                 self.signed_in(SignedIn { opened, device: None }, cookies)
@@ -276,6 +337,11 @@ impl Backend for PagesBackend {
     fn second_step(&self, cookies: &str) -> Option<Offers> {
         let stage = cookie::read(Kind::Stage, cookies, self.app.secure)?;
         self.app.identity.second_step(stage).ok().flatten()
+    }
+
+    fn providers(&self) -> Vec<Provider> {
+        let all = self.app.identity.sign_in_providers().into_iter();
+        all.map(|(id, display)| Provider { id, display }).collect()
     }
 
     fn logins(&self) -> Vec<DemoLogin> {

@@ -1,6 +1,8 @@
-//! Cookies: HttpOnly, SameSite=Strict, for this host only. Under TLS they carry the `__Host-` prefix and
+//! Cookies: HttpOnly, SameSite=Strict, for this host only; Lax is the one that must come back from an identity provider. Under TLS they carry the `__Host-` prefix and
 //! `Secure` (RFC 6265bis 4.1.3.2), so that neither a subdomain nor a plain-HTTP page can set them; on loopback without
 //! TLS the plain name is used, since browsers refuse the prefix there.
+
+use crate::stage::STAGE_TTL_S;
 
 /// What a cookie holds the secret of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,9 @@ pub enum Kind {
     Stage,
     /// A device that completed a sign-in; it opens nothing, and only says whose tries count together.
     Device,
+    /// A sign-in that is at an identity provider. It comes back with a link from there, hence `SameSite=Lax`; it opens
+    /// nothing.
+    Sso,
 }
 
 /// People whose secrets one device keeps: a workstation on a ward has many.
@@ -29,6 +34,15 @@ impl Kind {
             (Kind::Stage, false) => "keepwell-stage",
             (Kind::Device, true) => "__Host-keepwell-device",
             (Kind::Device, false) => "keepwell-device",
+            (Kind::Sso, true) => "__Host-keepwell-sso",
+            (Kind::Sso, false) => "keepwell-sso",
+        }
+    }
+
+    fn same_site(self) -> &'static str {
+        match self {
+            Kind::Sso => "Lax",
+            Kind::Session | Kind::Stage | Kind::Device => "Strict",
         }
     }
 }
@@ -38,11 +52,13 @@ impl Kind {
 pub fn set(kind: Kind, value: &str, tls: bool) -> String {
     let age = match kind {
         Kind::Device => format!("; Max-Age={DEVICE_AGE_S}"),
+        Kind::Sso => format!("; Max-Age={STAGE_TTL_S}"),
         Kind::Session | Kind::Stage => String::new(),
     };
     format!(
-        "{}={value}; Path=/; HttpOnly; SameSite=Strict{age}{}",
+        "{}={value}; Path=/; HttpOnly; SameSite={}{age}{}",
         kind.name(tls),
+        kind.same_site(),
         if tls { "; Secure" } else { "" }
     )
 }
@@ -51,8 +67,9 @@ pub fn set(kind: Kind, value: &str, tls: bool) -> String {
 #[must_use]
 pub fn clear(kind: Kind, tls: bool) -> String {
     format!(
-        "{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0{}",
+        "{}=; Path=/; HttpOnly; SameSite={}; Max-Age=0{}",
         kind.name(tls),
+        kind.same_site(),
         if tls { "; Secure" } else { "" }
     )
 }
@@ -101,6 +118,10 @@ mod tests {
         assert_eq!(
             set(Kind::Session, "abc", false),
             "keepwell=abc; Path=/; HttpOnly; SameSite=Strict"
+        );
+        assert_eq!(
+            set(Kind::Sso, "abc", true),
+            "__Host-keepwell-sso=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=300; Secure"
         );
         assert!(clear(Kind::Session, true).contains("Max-Age=0") && clear(Kind::Session, true).ends_with("; Secure"));
     }

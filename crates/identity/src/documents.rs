@@ -24,7 +24,7 @@ pub enum DocumentError {
 ///
 /// What is written is durable, visible to `get` and `list`, and in the audit log when the future ends well; on an
 /// error nothing was written. Kinds in use: `account`, `authenticators`, `invitation`, `activation`,
-/// `token-revocation`, `setting`, `client`, `client-assertions`.
+/// `token-revocation`, `setting`, `client`, `client-assertions`, `identity-provider`, `identity-link`.
 pub trait Documents: Send + Sync {
     /// Writes a document; `None` as text deletes it. With `absent` it must not exist yet: of several at once, one wins.
     fn put<'a>(

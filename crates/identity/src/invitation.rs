@@ -253,7 +253,7 @@ impl Identity {
                 .await?;
             self.handles.write().retain(|_, user| *user != account.id);
         }
-        self.open_session(&by.actor, seen, now)
+        self.open_session(&by.actor, None, seen, now)
     }
 
     /// Voids the codes of an account that were not used.

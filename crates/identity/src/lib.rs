@@ -26,6 +26,7 @@ mod secret;
 mod service;
 mod session;
 mod signin;
+pub mod sso;
 mod stage;
 mod token;
 mod totp;

@@ -35,6 +35,11 @@ pub(crate) fn unhex(text: &str) -> Vec<u8> {
         .unwrap_or_default()
 }
 
+/// Base64url without padding.
+pub(crate) fn url64(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
 /// `N` random bytes as base64url.
 pub(crate) fn random_text<const N: usize>(entropy: &dyn Entropy) -> Result<String, EntropyUnavailable> {
     let mut bytes = [0; N];

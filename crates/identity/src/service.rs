@@ -19,6 +19,7 @@ use crate::oauth::Assertions;
 use crate::password::{Cost, Hasher, Weakness};
 use crate::secret::{hex, sha256};
 use crate::session::{Activity, OpenedSession, PageSession, SessionInfo, Sessions};
+use crate::sso::{Federated, Lanes, Logouts, Outbound, PagesAt};
 use crate::stage::Stages;
 use crate::token::{Invalid, Issued, Refused, SERVICE_TTL_MAX_S, TokenKey, Tokens, Wanted};
 use zeroize::Zeroizing;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub documents: Arc<dyn Documents>,
     /// Signs tokens.
     pub key: Arc<dyn TokenKey>,
+    /// Reaches identity providers.
+    pub outbound: Arc<dyn Outbound>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -127,6 +130,11 @@ pub struct Identity {
     pub(crate) hasher: Hasher,
     pub(crate) guesses: Guesses,
     pub(crate) stages: Stages,
+    pub(crate) outbound: Arc<dyn Outbound>,
+    /// What identity providers publish.
+    pub(crate) lanes: Lanes,
+    pub(crate) logouts: Logouts,
+    pub(crate) pages_at: PagesAt,
     /// Enrolments under way, by session.
     pub(crate) begun: Mutex<HashMap<String, Begun>>,
     /// Verifies passkeys, once the address is known that the pages are used at.
@@ -187,6 +195,10 @@ impl Identity {
             hasher,
             guesses: Guesses::default(),
             stages: Stages::default(),
+            outbound: parts.outbound,
+            lanes: Lanes::default(),
+            logouts: Logouts::since(now),
+            pages_at: PagesAt::default(),
             begun: Mutex::default(),
             passkeys: RwLock::default(),
             handles: RwLock::default(),
@@ -553,6 +565,7 @@ impl Identity {
         self.stages.end_all();
         self.begun.lock().clear();
         self.tokens.forget();
+        self.lanes.forget();
         self.clinicians.forget();
     }
 
@@ -639,10 +652,16 @@ impl Identity {
     }
 
     /// Opens the session of an actor whose factors are proven.
-    pub(crate) fn open_session(&self, actor: &Actor, seen: &Seen, now: Timestamp) -> Result<OpenedSession, Denied> {
+    pub(crate) fn open_session(
+        &self,
+        actor: &Actor,
+        by: Option<Federated>,
+        seen: &Seen,
+        now: Timestamp,
+    ) -> Result<OpenedSession, Denied> {
         let opened = self
             .sessions
-            .open(actor.clone(), &seen.network, now, &*self.entropy)
+            .open_by(actor.clone(), by, &seen.network, now, &*self.entropy)
             .map_err(|_| Denied::Unavailable(DocumentError::Unavailable))?;
         // The account may have ended while the factors were being used up: then the session must not stay.
         let may = match self.account(&actor.id) {

@@ -108,6 +108,18 @@ impl Documents for Shelf {
     }
 }
 
+/// Tests of the rest reach nobody.
+struct NoNetwork;
+
+impl crate::sso::Outbound for NoNetwork {
+    fn send<'a>(
+        &'a self,
+        _: crate::sso::Call<'a>,
+    ) -> BoxFuture<'a, Result<crate::sso::Reply, crate::sso::Unreachable>> {
+        Box::pin(async { Err(crate::sso::Unreachable) })
+    }
+}
+
 pub(crate) struct World {
     pub(crate) identity: Arc<Identity>,
     pub(crate) shelf: Arc<Shelf>,
@@ -124,6 +136,15 @@ pub(crate) fn identity_with(world: &World, cost: Cost) -> Arc<Identity> {
 }
 
 fn opened(shelf: &Arc<Shelf>, clock: &Arc<Watch>, cost: Cost) -> Arc<Identity> {
+    opened_over(shelf, clock, cost, Arc::new(NoNetwork))
+}
+
+fn opened_over(
+    shelf: &Arc<Shelf>,
+    clock: &Arc<Watch>,
+    cost: Cost,
+    outbound: Arc<dyn crate::sso::Outbound>,
+) -> Arc<Identity> {
     let parts = Parts {
         issuer: "urn:keepwell:test".into(),
         site: "localhost".into(),
@@ -131,6 +152,7 @@ fn opened(shelf: &Arc<Shelf>, clock: &Arc<Watch>, cost: Cost) -> Arc<Identity> {
         engine: Arc::new(Engine::load().unwrap()),
         documents: shelf.clone(),
         key: Arc::new(MemoryKey::new(1)),
+        outbound,
         clock: clock.clone(),
         entropy: Arc::new(Dice::default()),
     };
@@ -141,6 +163,16 @@ pub(crate) fn world() -> World {
     let (shelf, clock) = (Arc::new(Shelf::default()), Arc::new(Watch(AtomicI64::new(START))));
     World {
         identity: identity(&shelf, &clock),
+        shelf,
+        clock,
+    }
+}
+
+/// A world with a network.
+pub(crate) fn world_over(outbound: Arc<dyn crate::sso::Outbound>) -> World {
+    let (shelf, clock) = (Arc::new(Shelf::default()), Arc::new(Watch(AtomicI64::new(START))));
+    World {
+        identity: opened_over(&shelf, &clock, CHEAP, outbound),
         shelf,
         clock,
     }

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 
 use crate::secret::{random_id, random_text, sha256};
+use crate::sso::Federated;
 
 /// A session without activity ends after this many seconds (NIST SP 800-63B-4 AAL3: 15 minutes).
 pub const IDLE_S: i64 = 15 * 60;
@@ -65,6 +66,8 @@ pub struct SessionInfo {
 struct Open {
     session: PageSession,
     info: SessionInfo,
+    /// Who the person is at the identity provider they signed in by.
+    by: Option<Federated>,
 }
 
 impl Open {
@@ -91,7 +94,19 @@ impl Sessions {
     /// No randomness.
     pub fn open(
         &self,
+        actor: Actor,
+        network: &str,
+        now: Timestamp,
+        entropy: &dyn Entropy,
+    ) -> Result<OpenedSession, EntropyUnavailable> {
+        self.open_by(actor, None, network, now, entropy)
+    }
+
+    /// As [`Sessions::open`], of somebody who signed in by an identity provider.
+    pub(crate) fn open_by(
+        &self,
         mut actor: Actor,
+        by: Option<Federated>,
         network: &str,
         now: Timestamp,
         entropy: &dyn Entropy,
@@ -123,6 +138,7 @@ impl Sessions {
             Open {
                 session: session.clone(),
                 info,
+                by,
             },
         );
         Ok(OpenedSession { secret, session })
@@ -206,6 +222,19 @@ impl Sessions {
         let before = all.len();
         all.retain(|_, s| s.info.user != user);
         before - all.len()
+    }
+
+    /// Ends sessions that an identity provider has opened, and says whose they were, each once.
+    pub(crate) fn end_federated(&self, which: impl Fn(&Federated) -> bool) -> Vec<String> {
+        let mut users = Vec::new();
+        self.0.write().retain(|_, s| {
+            let meant = s.by.as_ref().is_some_and(&which);
+            if meant && !users.contains(&s.info.user) {
+                users.push(s.info.user.clone());
+            }
+            !meant
+        });
+        users
     }
 
     /// Ends all sessions of a user but one.

@@ -4,6 +4,8 @@
 //! name + password ----> Stage::Password ----> code (app, card, recovery) ----> session, two factors
 //!                              `------------> passkey ------------------------> session, phishing-resistant
 //! passkey (user verified) ----------------------------------------------------> session, phishing-resistant
+//! identity provider ----> says two factors (sso) -----------------------------> session, two factors
+//!              `---------> Stage::Password, as above
 //! activation code ------------------------------------------------------------> session, one factor: may enrol only
 //! ```
 //!
@@ -25,6 +27,7 @@ use crate::password::HashUnavailable;
 use crate::secret::{hex, random_text, sha256, typed, unhex};
 use crate::service::{Denied, Fault, Identity, Seen, actor, context};
 use crate::session::OpenedSession;
+use crate::sso::Federated;
 use crate::stage::Stage;
 use crate::totp;
 
@@ -103,7 +106,7 @@ impl Identity {
         let fits = self.hasher.verify(password, kept.password.as_deref()).await?;
         let account = account.filter(|a| fits && a.state == AccountState::Active && kept.is_complete());
         let Some(account) = account else {
-            self.log_denied(user, seen, now).await?;
+            self.log_denied(user, "password", seen, now).await?;
             return Err(Denied::SignIn);
         };
         self.guesses.right(&pool, &seen.network);
@@ -115,6 +118,7 @@ impl Identity {
                 Stage::Password {
                     user: account.id,
                     device,
+                    by: None,
                 },
                 now,
                 &*self.entropy,
@@ -146,21 +150,22 @@ impl Identity {
     /// [`Denied`].
     pub async fn sign_in_code(&self, stage: &str, code: &str, seen: &Seen) -> Result<SignedIn, Denied> {
         let now = self.clock.now();
-        let Some(Stage::Password { user, device }) = self.stages.look(stage, now) else {
+        let Some(Stage::Password { user, device, by }) = self.stages.look(stage, now) else {
             return Err(Denied::SignIn);
         };
         let Some(account) = self.account(&user)?.filter(|a| a.state == AccountState::Active) else {
             return Err(Denied::SignIn);
         };
-        let by = context(actor(&account, "password", Assurance::None, now), seen, now);
-        let Some(method) = self.use_code(&account.id, code, device, &by).await? else {
+        let first = if by.is_some() { "sso" } else { "password" };
+        let ctx = context(actor(&account, first, Assurance::None, now), seen, now);
+        let Some(method) = self.use_code(&account.id, code, device, &ctx).await? else {
             return Err(Denied::SecondFactor);
         };
         if self.stages.take(stage, now).is_none() {
             return Err(Denied::SignIn);
         }
-        let method = format!("password+{method}");
-        self.complete(&account, &method, Assurance::TwoFactors, device, seen, now)
+        let method = format!("{first}+{method}");
+        self.complete(&account, &method, Assurance::TwoFactors, device, by, seen, now)
             .await
     }
 
@@ -172,7 +177,7 @@ impl Identity {
         let now = self.clock.now();
         let passkeys = self.passkeys.read().clone().ok_or(Denied::SignIn)?;
         let (stage, options) = match stage.and_then(|s| self.stages.look(s, now)) {
-            Some(Stage::Password { user, .. }) => {
+            Some(Stage::Password { user, by, .. }) => {
                 let kept = self.authenticators(&user)?;
                 let usable: Vec<_> = kept
                     .passkeys
@@ -188,7 +193,7 @@ impl Identity {
                     .map_err(|_| Denied::SignIn)?;
                 let asked = Box::new(asked);
                 (
-                    Stage::PasswordPasskey { user, asked },
+                    Stage::PasswordPasskey { user, asked, by },
                     serde_json::to_string(&options.public_key),
                 )
             }
@@ -225,10 +230,15 @@ impl Identity {
     ) -> Result<SignedIn, Denied> {
         let now = self.clock.now();
         let stage = self.stages.take(stage, now).ok_or(Denied::SignIn)?;
+        let by = match &stage {
+            Stage::PasswordPasskey { by, .. } => by.clone(),
+            _ => None,
+        };
+        let method = if by.is_some() { "sso+passkey" } else { "passkey" };
         let account = self.verified_passkey(stage, response, seen, now).await?;
         let kept = self.authenticators(&account.id)?;
         let device = device.and_then(|cookie| known_device(&kept, cookie));
-        self.complete(&account, "passkey", Assurance::PhishingResistant, device, seen, now)
+        self.complete(&account, method, Assurance::PhishingResistant, device, by, seen, now)
             .await
     }
 
@@ -251,7 +261,7 @@ impl Identity {
                 let known = self.handles.read().get(&hex(handle.as_bytes())).cloned();
                 known.ok_or(Denied::SignIn)?
             }
-            Stage::Password { .. } => return Err(Denied::SignIn),
+            Stage::Password { .. } | Stage::Sso(_) => return Err(Denied::SignIn),
         };
         let _lock = self.lock(&user).await;
         let account = self.account(&user)?.filter(|a| a.state == AccountState::Active);
@@ -265,7 +275,7 @@ impl Identity {
         let checked: Result<AuthenticationResult, WebauthnError> = match stage {
             Stage::Passkey(asked) => passkeys.finish_discoverable_authentication_v2(&response, *asked, &key.key),
             Stage::PasswordPasskey { asked, .. } => passkeys.finish_passkey_authentication(&response, &asked),
-            Stage::Password { .. } => return Err(Denied::SignIn),
+            Stage::Password { .. } | Stage::Sso(_) => return Err(Denied::SignIn),
         };
         let by = context(actor(&account, "passkey", Assurance::None, now), seen, now);
         match checked {
@@ -346,12 +356,14 @@ impl Identity {
     }
 
     /// Opens the session of a sign-in whose factors are proven, and remembers the device.
-    async fn complete(
+    #[allow(clippy::too_many_arguments, reason = "the facts of one sign-in")]
+    pub(crate) async fn complete(
         &self,
         account: &Account,
         method: &str,
         assurance: Assurance,
         known: Option<[u8; 32]>,
+        federated: Option<Federated>,
         seen: &Seen,
         now: Timestamp,
     ) -> Result<SignedIn, Denied> {
@@ -372,21 +384,33 @@ impl Identity {
                 Some(secret)
             }
         };
-        let opened = self.open_session(&by.actor, seen, now)?;
+        let opened = self.open_session(&by.actor, federated.clone(), seen, now)?;
+        // Asked when the session is open: what ends links and providers ends sessions afterwards.
+        if let Some(who) = &federated
+            && !self.stands(who, &account.id)?
+        {
+            self.sessions.end_secret(&opened.secret);
+            return Err(Denied::SignIn);
+        }
         self.guesses.clear(&account.id);
         Ok(SignedIn { opened, device })
     }
 
     /// A refusal in the log. A name that is none is not written down: people type passwords into that field.
-    async fn log_denied(&self, user: &str, seen: &Seen, now: Timestamp) -> Result<(), Denied> {
+    pub(crate) async fn log_denied(
+        &self,
+        user: &str,
+        method: &str,
+        seen: &Seen,
+        now: Timestamp,
+    ) -> Result<(), DocumentError> {
         let somebody = match self.account(user).ok().flatten() {
-            Some(account) => actor(&account, "password", Assurance::None, now),
+            Some(account) => actor(&account, method, Assurance::None, now),
             None => nobody(now),
         };
-        Ok(self
-            .documents
+        self.documents
             .log(&context(somebody, seen, now), Action::OwnSession, false)
-            .await?)
+            .await
     }
 
     /// Replaces a hash of weaker parameters by one of today's, now that the password is at hand.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use webauthn_rs::prelude::{DiscoverableAuthentication, PasskeyAuthentication};
 
 use crate::secret::{random_text, sha256};
+use crate::sso::{Begun, Federated};
 
 /// A stage lives this long, in seconds.
 pub const STAGE_TTL_S: i64 = 5 * 60;
@@ -18,22 +19,28 @@ const STAGES_MAX: usize = 16_384;
 /// How far a sign-in has come.
 #[derive(Clone)]
 pub(crate) enum Stage {
-    /// The password was right; a second factor is to come.
+    /// The password was right, or an identity provider has said who it is; a second factor is to come.
     Password {
         /// Whose.
         user: String,
         /// The known device it came from, by its hash.
         device: Option<[u8; 32]>,
+        /// Who it is at their provider, where that took the password's place.
+        by: Option<Federated>,
     },
     /// A passkey was asked for, of whomever.
     Passkey(Box<DiscoverableAuthentication>),
-    /// The password was right, and one of this account's passkeys was asked for.
+    /// The first step is done, and one of this account's passkeys was asked for.
     PasswordPasskey {
         /// Whose.
         user: String,
         /// What was asked.
         asked: Box<PasskeyAuthentication>,
+        /// Who it is at their provider, where that took the password's place.
+        by: Option<Federated>,
     },
+    /// The browser is at an identity provider.
+    Sso(Box<Begun>),
 }
 
 #[derive(Default)]
@@ -65,7 +72,7 @@ impl Stages {
             anybodys,
         } = &mut *kept;
         let order = match stage {
-            Stage::Passkey(_) => anybodys,
+            Stage::Passkey(_) | Stage::Sso(_) => anybodys,
             Stage::Password { .. } | Stage::PasswordPasskey { .. } => order,
         };
         while order.len() >= STAGES_MAX {
@@ -95,7 +102,15 @@ impl Stages {
     pub(crate) fn end_of(&self, name: &str) {
         self.0.lock().stages.retain(|_, (stage, _)| match stage {
             Stage::Password { user, .. } | Stage::PasswordPasskey { user, .. } => user != name,
-            Stage::Passkey(_) => true,
+            Stage::Passkey(_) | Stage::Sso(_) => true,
+        });
+    }
+
+    /// Ends the stages that an identity provider has begun.
+    pub(crate) fn end_federated(&self, which: impl Fn(&Federated) -> bool) {
+        self.0.lock().stages.retain(|_, (stage, _)| match stage {
+            Stage::Password { by, .. } | Stage::PasswordPasskey { by, .. } => !by.as_ref().is_some_and(&which),
+            Stage::Passkey(_) | Stage::Sso(_) => true,
         });
     }
 
@@ -114,6 +129,7 @@ mod tests {
         Stage::Password {
             user: user.into(),
             device: None,
+            by: None,
         }
     }
 

@@ -234,13 +234,13 @@ impl Tokens {
         self.state.write().cache.clear();
     }
 
-    /// Puts header and signature around a token's body.
-    fn signed(&self, body: &str) -> Result<String, Refused> {
+    /// Puts the key's header for this kind of JWT, and a signature, around a body.
+    fn signed(&self, body: &str, header: impl Fn(&Key) -> String) -> Result<String, Refused> {
         for _ in 0..4 {
             let public = self.signer.public();
             let header = {
                 let keys = self.keys.read();
-                keys.iter().find(|k| k.public == public).map(|k| k.header.clone())
+                keys.iter().find(|k| k.public == public).map(&header)
             };
             let Some(header) = header else {
                 self.renew();
@@ -281,7 +281,7 @@ impl Tokens {
             jti: random_id::<16>(entropy)?,
         };
         let body = serde_json::to_vec(&claims).map_err(|_| Refused::Rule("the claims cannot be written"))?;
-        let token = self.signed(&URL_SAFE_NO_PAD.encode(body))?;
+        let token = self.signed(&URL_SAFE_NO_PAD.encode(body), |k| k.header.clone())?;
         if token.len() > MAX_TOKEN {
             return Err(Refused::Rule("too many scopes for one token"));
         }
@@ -289,6 +289,17 @@ impl Tokens {
             token,
             jti: claims.jti,
             expires: Timestamp(claims.exp.saturating_mul(1000)),
+        })
+    }
+
+    /// Signs the claims of an assertion by which this installation shows another server who it is (RFC 7523). Its type
+    /// keeps it apart: no token of ours begins like it.
+    pub(crate) fn sign_assertion(&self, claims: &[u8]) -> Result<String, Refused> {
+        self.signed(&URL_SAFE_NO_PAD.encode(claims), |k| {
+            let kid = &k.kid;
+            URL_SAFE_NO_PAD.encode(format!(
+                r#"{{"alg":"EdDSA","typ":"client-authentication+jwt","kid":"{kid}"}}"#
+            ))
         })
     }
 

@@ -31,6 +31,9 @@ pub enum Command {
     /// Registered clients: machines that get tokens with a key of their own.
     #[command(subcommand)]
     Client(Client),
+    /// Identity providers: people sign in by them (OpenID Connect).
+    #[command(subcommand)]
+    Idp(Idp),
     /// Verify the data directory: rows, log, checkpoints, that every body opens, and that snapshot and index hold what the
     /// bodies say.
     Verify(Verify),
@@ -294,6 +297,99 @@ pub struct ClientKeyRemove {
     pub id: String,
     /// The key's `kid`.
     pub kid: String,
+}
+
+/// `idp`
+#[derive(Subcommand, Debug)]
+pub enum Idp {
+    /// Register a provider; nothing is sent to it yet.
+    Add(IdpAdd),
+    /// List the providers.
+    List(AtData),
+    /// End a provider: nobody signs in by it any more, sessions it has opened end. Links stay.
+    End(IdpAt),
+    /// Say which account an identity at a provider is. Never by e-mail: by what the provider calls the person.
+    Link(IdpLink),
+    /// Take a link away; sessions it has opened end.
+    Unlink(IdpUnlink),
+}
+
+/// `idp add`
+#[derive(Args, Debug)]
+pub struct IdpAdd {
+    #[command(flatten)]
+    pub at: AtData,
+    /// Name shown on the sign-in page.
+    #[arg(long)]
+    pub name: String,
+    /// Its issuer identifier, to the letter.
+    #[arg(long)]
+    pub issuer: String,
+    /// Who this installation is there.
+    #[arg(long)]
+    pub client_id: String,
+    /// How this installation shows it who it is.
+    #[arg(long, value_enum, default_value = "none")]
+    pub authentication: IdpAuthentication,
+    /// What its tokens may be signed with: RS256, PS256, ES256, EdDSA, RS384, ES384, PS384. May stand several times.
+    #[arg(long = "alg", default_value = "RS256")]
+    pub algorithms: Vec<String>,
+    /// A value of `acr` that counts as two factors. May stand several times.
+    #[arg(long)]
+    pub acr: Vec<String>,
+    /// A value of `amr` that counts as two factors, for example mfa. May stand several times.
+    #[arg(long)]
+    pub amr: Vec<String>,
+    /// A host beside the issuer's own that its endpoints are at. May stand several times.
+    #[arg(long = "host")]
+    pub hosts: Vec<String>,
+}
+
+/// How this installation shows a provider who it is.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum IdpAuthentication {
+    /// A public client: codes are bound by PKCE.
+    None,
+    /// An assertion signed by this installation; the provider takes its keys from /.well-known/jwks.json.
+    PrivateKeyJwt,
+}
+
+/// A command on one provider.
+#[derive(Args, Debug)]
+pub struct IdpAt {
+    #[command(flatten)]
+    pub at: AtData,
+    /// Its id.
+    pub id: String,
+}
+
+/// `idp link`
+#[derive(Args, Debug)]
+pub struct IdpLink {
+    #[command(flatten)]
+    pub at: AtData,
+    /// The account's id.
+    #[arg(long)]
+    pub user: String,
+    /// The provider's issuer identifier.
+    #[arg(long)]
+    pub issuer: String,
+    /// Its `sub` for the person.
+    #[arg(long)]
+    pub subject: String,
+}
+
+/// `idp unlink`
+#[derive(Args, Debug)]
+pub struct IdpUnlink {
+    #[command(flatten)]
+    pub at: AtData,
+    /// The provider's issuer identifier.
+    #[arg(long)]
+    pub issuer: String,
+    /// Its `sub` for the person.
+    #[arg(long)]
+    pub subject: String,
 }
 
 /// `verify`

@@ -7,6 +7,7 @@ mod cli;
 mod effects;
 mod load;
 mod ops;
+mod outbound;
 mod remote;
 mod serve;
 mod settings;
@@ -157,6 +158,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             say(&format!("valid once, until {}", text(&said, "expires")));
         }
         Command::Client(command) => client(command).await?,
+        Command::Idp(command) => idp(command).await?,
         Command::Verify(a) => {
             let said = verify(&a.data.data, &a.unlock, a.checkpoint.as_deref()).await?;
             return tell_report(&said, a.json);
@@ -253,6 +255,45 @@ async fn client(command: cli::Client) -> anyhow::Result<()> {
             (a.at, op)
         }
         Client::Key(ClientKey::Remove(a)) => (a.at, Op::ClientKeyRemove { id: a.id, kid: a.kid }),
+    };
+    let said = perform(&at.data.data, &at.unlock, op).await?;
+    print(&serde_json::to_string_pretty(&said)?)
+}
+
+/// `idp`: what comes back is printed as JSON; there is no secret in it.
+async fn idp(command: cli::Idp) -> anyhow::Result<()> {
+    use cli::Idp;
+    let (at, op) = match command {
+        Idp::Add(a) => {
+            let op = Op::IdpAdd {
+                name: a.name,
+                issuer: a.issuer,
+                client_id: a.client_id,
+                signed: matches!(a.authentication, cli::IdpAuthentication::PrivateKeyJwt),
+                algorithms: a.algorithms,
+                acr: a.acr,
+                amr: a.amr,
+                hosts: a.hosts,
+            };
+            (a.at, op)
+        }
+        Idp::List(at) => (at, Op::IdpList),
+        Idp::End(a) => (a.at, Op::IdpEnd { id: a.id }),
+        Idp::Link(a) => {
+            let op = Op::IdpLink {
+                user: a.user,
+                issuer: a.issuer,
+                subject: a.subject,
+            };
+            (a.at, op)
+        }
+        Idp::Unlink(a) => {
+            let op = Op::IdpUnlink {
+                issuer: a.issuer,
+                subject: a.subject,
+            };
+            (a.at, op)
+        }
     };
     let said = perform(&at.data.data, &at.unlock, op).await?;
     print(&serde_json::to_string_pretty(&said)?)

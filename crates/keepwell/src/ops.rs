@@ -5,6 +5,7 @@ use crate::cli::Several;
 use crate::site::Site;
 use anyhow::{Context as _, anyhow, bail};
 use keepwell_identity::oauth::{Client, NewClient};
+use keepwell_identity::sso::{ClientAuthentication, Link, NewProvider, Provider};
 use keepwell_identity::{Activation, Wanted};
 use keepwell_model::actor::{Context, Role, Scope};
 use keepwell_model::time::Timestamp;
@@ -82,6 +83,48 @@ pub enum Op {
     ClientEnd {
         /// Its id.
         id: String,
+    },
+    /// Register an identity provider.
+    IdpAdd {
+        /// Name shown on the sign-in page.
+        name: String,
+        /// Issuer identifier.
+        issuer: String,
+        /// Client id there.
+        client_id: String,
+        /// This installation signs an assertion there; otherwise it is a public client.
+        signed: bool,
+        /// What tokens may be signed with.
+        algorithms: Vec<String>,
+        /// `acr` values of two factors.
+        acr: Vec<String>,
+        /// `amr` values of two factors.
+        amr: Vec<String>,
+        /// Hosts beside the issuer's own.
+        hosts: Vec<String>,
+    },
+    /// List the identity providers.
+    IdpList,
+    /// End an identity provider.
+    IdpEnd {
+        /// Its id.
+        id: String,
+    },
+    /// Link an identity with an account.
+    IdpLink {
+        /// The account.
+        user: String,
+        /// Issuer identifier.
+        issuer: String,
+        /// `sub` there.
+        subject: String,
+    },
+    /// Take a link away.
+    IdpUnlink {
+        /// Issuer identifier.
+        issuer: String,
+        /// `sub` there.
+        subject: String,
     },
     /// Verify everything.
     Verify {
@@ -208,6 +251,49 @@ pub async fn run(site: &Arc<Site>, op: Op) -> anyhow::Result<Value> {
             site.identity.end_client(&ctx, &id).await?;
             Ok(json!({ "ended": id }))
         }
+        Op::IdpAdd {
+            name,
+            issuer,
+            client_id,
+            signed,
+            algorithms,
+            acr,
+            amr,
+            hosts,
+        } => {
+            let new = NewProvider {
+                display: name,
+                issuer,
+                client_id,
+                authentication: if signed {
+                    ClientAuthentication::PrivateKeyJwt
+                } else {
+                    ClientAuthentication::None
+                },
+                algorithms,
+                acr,
+                amr,
+                hosts,
+            };
+            Ok(provider(&site.identity.add_provider(&ctx, &new).await?, 0))
+        }
+        Op::IdpList => {
+            let listed = site.identity.providers(&ctx).await?;
+            Ok(listed.iter().map(|(p, linked)| provider(p, *linked)).collect())
+        }
+        Op::IdpEnd { id } => {
+            site.identity.end_provider(&ctx, &id).await?;
+            Ok(json!({ "ended": id }))
+        }
+        Op::IdpLink { user, issuer, subject } => {
+            let link = Link { issuer, subject, user };
+            site.identity.link_identity(&ctx, &link).await?;
+            Ok(json!({ "linked": link.user }))
+        }
+        Op::IdpUnlink { issuer, subject } => {
+            site.identity.unlink_identity(&ctx, &issuer, &subject).await?;
+            Ok(json!({ "unlinked": subject }))
+        }
         Op::Verify { checkpoint } => {
             site.door
                 .authorize_system(&ctx, Action::AuditVerify)
@@ -329,6 +415,24 @@ fn client(c: &Client) -> Value {
             "alg": k.key.algorithm(),
             "until": Timestamp(k.expires).to_string(),
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// An identity provider in words.
+fn provider(p: &Provider, linked: usize) -> Value {
+    json!({
+        "id": p.id,
+        "name": p.display,
+        "issuer": p.issuer,
+        "clientId": p.client_id,
+        "authentication": p.authentication,
+        "algorithms": p.algorithms,
+        "acr": p.acr,
+        "amr": p.amr,
+        "hosts": p.hosts,
+        "state": p.state,
+        "linked": linked,
+        "registered": Timestamp(p.created).to_string(),
     })
 }
 

@@ -20,48 +20,55 @@ const ANSWER_MAX: u64 = 256 << 20;
 /// Longest wait for the server to take or give something.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Where a request goes.
+pub struct Place {
+    /// Host and port to connect to.
+    pub address: String,
+    /// Host as the URL has it, for `Host`.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// Whom the certificate must name, and by which authorities; `None` for plain HTTP to this machine.
+    pub tls: Option<(ServerName<'static>, Arc<rustls::ClientConfig>)>,
+}
+
 /// A server that takes transactions.
 pub struct Remote {
-    /// Host and port to connect to.
-    address: String,
-    /// Host as the URL has it, for `Host`.
-    host: String,
-    path: String,
+    place: Place,
     token: String,
-    /// Whom the certificate must name, and by which authorities; `None` for plain HTTP to this machine.
-    tls: Option<(ServerName<'static>, Arc<rustls::ClientConfig>)>,
 }
 
 /// A connection, in clear or not.
 trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
-impl Remote {
-    /// A server by its FHIR base. `ca` names the authorities that may vouch for it; otherwise the system's may.
+impl Place {
+    /// The place of an address. `ca` names the authorities that may vouch for it; otherwise the system's may.
     ///
     /// # Errors
     /// The URL is neither https nor one to this machine, or there are no authorities.
-    pub fn new(url: &str, token: String, ca: Option<&Path>) -> anyhow::Result<Self> {
-        if !url.chars().chain(token.chars()).all(|c| c.is_ascii_graphic()) || token.is_empty() {
-            bail!("--url is an address and the token file holds one token, both without spaces");
+    pub fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
+        if !url.chars().all(|c| c.is_ascii_graphic()) {
+            bail!("an address has no spaces");
         }
-        let url = url.trim_end_matches('/');
         let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
-            (None, None) => bail!("--url begins with https:// (or, for this machine, http://)"),
+            (None, None) => bail!("an address begins with https:// (or, for this machine, http://)"),
         };
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().context("--url has a bad port")?),
+            Some((name, port)) if !port.ends_with(']') => {
+                (name, port.parse::<u16>().context("the address has a bad port")?)
+            }
             _ => (host, if secure { 443 } else { 80 }),
         };
         if !secure && !matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
-            bail!("a token and records are not sent in clear to another machine: use https://");
+            bail!("nothing is sent in clear to another machine: use https://");
         }
         let tls = if secure {
             let bare = name.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(bare).context("--url names no host")?;
+            let name = ServerName::try_from(bare).context("the address names no host")?;
             Some((name, tls::client(ca)?))
         } else {
             None
@@ -70,26 +77,42 @@ impl Remote {
             address: format!("{name}:{port}"),
             host: host.to_owned(),
             path: format!("/{path}"),
-            token,
             tls,
         })
     }
+}
+
+impl Remote {
+    /// A server by its FHIR base. `ca` names the authorities that may vouch for it; otherwise the system's may.
+    ///
+    /// # Errors
+    /// The URL is neither https nor one to this machine, or there are no authorities.
+    pub fn new(url: &str, token: String, ca: Option<&Path>) -> anyhow::Result<Self> {
+        if !token.chars().all(|c| c.is_ascii_graphic()) || token.is_empty() {
+            bail!("the token file holds one token, without spaces");
+        }
+        let place = Place::new(url.trim_end_matches('/'), ca)?;
+        Ok(Self { place, token })
+    }
 
     fn connect(&self) -> anyhow::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect(&self.address).with_context(|| format!("cannot reach {}", self.address))?;
+        let stream =
+            TcpStream::connect(&self.place.address).with_context(|| format!("cannot reach {}", self.place.address))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let Some((name, config)) = &self.tls else {
+        let Some((name, config)) = &self.place.tls else {
             return Ok(Box::new(stream));
         };
         let session = rustls::ClientConnection::new(Arc::clone(config), name.clone())?;
         let mut stream = rustls::StreamOwned::new(session, stream);
         // The handshake now, so that a server nobody vouches for is told from one that breaks off.
         while stream.conn.is_handshaking() {
-            stream
-                .conn
-                .complete_io(&mut stream.sock)
-                .with_context(|| format!("{} could not be verified, so nothing was sent to it", self.address))?;
+            stream.conn.complete_io(&mut stream.sock).with_context(|| {
+                format!(
+                    "{} could not be verified, so nothing was sent to it",
+                    self.place.address
+                )
+            })?;
         }
         Ok(Box::new(stream))
     }
@@ -100,8 +123,8 @@ impl Remote {
             wire,
             "POST {} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/fhir+json\r\n\
              Prefer: return=minimal\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            self.path,
-            self.host,
+            self.place.path,
+            self.place.host,
             self.token,
             body.len()
         )?;

@@ -190,6 +190,7 @@ pub async fn run(served: Served, prepare: impl AsyncFnOnce(&Site) -> anyhow::Res
         },
     });
     let pages = pages_at(&bound.origin, bound.address.port(), app.secure);
+    site.identity.serve_sign_in_at(&pages);
     if let Err(why) = site.identity.serve_passkeys_at(&pages) {
         tracing::warn!(
             why,

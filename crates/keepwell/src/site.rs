@@ -2,6 +2,7 @@
 
 use crate::cli::Unlock;
 use crate::effects::{SystemClock, SystemEntropy};
+use crate::outbound::Network;
 use crate::settings::{Custody, Settings};
 use anyhow::{Context as _, bail};
 use keepwell_identity::{BoxFuture, DocumentError, Documents, Identity, KeyUnavailable, Parts, TokenKey};
@@ -150,6 +151,7 @@ impl Site {
             engine,
             documents: Arc::new(DoorDocuments(Arc::clone(&door))),
             key: Arc::new(DoorKey(Arc::clone(&door))),
+            outbound: Arc::new(Network::default()),
             clock,
             entropy: Arc::new(SystemEntropy),
         })?);

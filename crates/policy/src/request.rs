@@ -224,6 +224,8 @@ actions! {
     ClientRegister = "client-register", System;
     /// End a client, or take a key from it.
     ClientEnd = "client-end", System;
+    /// Register and end identity providers, and say who is who there: whoever can, can be anybody.
+    ProviderManage = "provider-manage", System;
     /// Read the policies, their table and explanations.
     PolicyRead = "policy-read", System;
     /// Read the configuration.

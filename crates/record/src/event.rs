@@ -295,6 +295,7 @@ const ACTIONS: &[(u8, Action)] = &[
     (64, Action::Cover),
     (65, Action::ReviewRead),
     (66, Action::Review),
+    (80, Action::ProviderManage),
 ];
 
 /// The number of an action on disk, also the `kind` of the event's leaf; 0 = none yet.

@@ -26,6 +26,8 @@ const KINDS: &[(u16, &str)] = &[
     (GRANT, "grant"),
     (OWN + 20, "client"),
     (OWN + 21, "client-assertions"),
+    (OWN + 32, "identity-provider"),
+    (OWN + 33, "identity-link"),
 ];
 
 /// Who is signed on to which units.

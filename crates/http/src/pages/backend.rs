@@ -41,6 +41,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The demo's logins with their codes of the moment; empty outside the demo.
     fn logins(&self) -> Vec<DemoLogin>;
 
+    /// The identity providers that people may sign in by.
+    fn providers(&self) -> Vec<Provider>;
+
     /// What the signed-in person has enrolled, and the open sessions.
     fn security(&self, ctx: &Context) -> impl Future<Output = Result<Security, Refusal>> + Send;
 
@@ -193,6 +196,15 @@ pub fn role_words(role: Role) -> &'static str {
     }
 }
 
+/// An identity provider on the sign-in page.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub display: String,
+}
+
 /// Where a request came from.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -229,6 +241,10 @@ pub enum SignIn {
     Passkey(String),
     /// An activation code: it opens an enrolment.
     Activation(String),
+    /// By the identity provider of that id.
+    Provider(String),
+    /// What the provider answered: the query of the address it sent the browser to.
+    ProviderAnswer(String),
 }
 
 /// What a step of a sign-in leads to.
@@ -250,6 +266,10 @@ pub enum Next {
     Second,
     /// The browser is to ask for a passkey; what `navigator.credentials.get` takes, as JSON.
     Passkey(String),
+    /// The identity provider, at this address.
+    Elsewhere(String),
+    /// A page of ours that leads on to this one.
+    Landed(&'static str),
 }
 
 /// What the page of one's own security shows.

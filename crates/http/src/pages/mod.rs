@@ -65,6 +65,16 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/sign-in/second", "a right password"),
     ("POST", "/sign-in/second", "a right password and a one-time code"),
     ("POST", "/sign-in/passkey", "a passkey"),
+    (
+        "GET",
+        "/sign-in/sso/{provider}",
+        "nothing; leads to the identity provider",
+    ),
+    (
+        "GET",
+        "/sso/callback",
+        "a sign-in begun in this browser, and the identity provider's answer",
+    ),
     ("GET", "/security", "a session; the policy decides (own-authenticators)"),
     (
         "POST",
@@ -166,6 +176,8 @@ pub fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/sign-in", get(signin::sign_in_form::<B>).post(signin::sign_in::<B>))
         .route("/sign-in/second", get(signin::code_form::<B>).post(signin::code::<B>))
         .route("/sign-in/passkey", post(signin::passkey::<B>))
+        .route("/sign-in/sso/{provider}", get(signin::to_provider::<B>))
+        .route("/sso/callback", get(signin::from_provider::<B>))
         .route("/security", get(signin::security::<B>).post(signin::secure::<B>))
         .route("/confirm", get(signin::confirm_form::<B>).post(signin::confirm::<B>))
         .route("/users", get(signin::users::<B>).post(signin::manage::<B>))

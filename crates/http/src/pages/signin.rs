@@ -4,14 +4,14 @@
 //! once (a code, a card, the secret of an app) is shown in the answer to the form and stands in no address.
 
 use super::backend::{
-    Backend, DemoLogin, Managed, Member, Next, Refusal, Secured, Security, SecurityAct, Seen, Session, SignIn, Step,
-    UserAct, role_words,
+    Backend, DemoLogin, Managed, Member, Next, Provider, Refusal, Secured, Security, SecurityAct, Seen, Session,
+    SignIn, Step, UserAct, role_words,
 };
 use super::read::instant;
 use super::view::Page;
 use super::{Pages, Shared, cookies, is_id, lead, see_other, split};
 use askama::Template;
-use axum::extract::{Form, Request, State};
+use axum::extract::{Form, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use keepwell_identity::{FactorKind, NewApp, Offers};
@@ -22,13 +22,38 @@ use keepwell_model::actor::{Assurance, EntryPath, Role};
 struct SignInPage<'a> {
     page: &'a Page,
     logins: &'a [DemoLogin],
+    providers: &'a [Provider],
     message: Option<&'a str>,
 }
 
 /// The sign-in page; `message` says why the last try failed.
 #[must_use]
-pub fn render_sign_in(page: &Page, logins: &[DemoLogin], message: Option<&str>) -> String {
-    rendered(&SignInPage { page, logins, message })
+pub fn render_sign_in(page: &Page, logins: &[DemoLogin], providers: &[Provider], message: Option<&str>) -> String {
+    rendered(&SignInPage {
+        page,
+        logins,
+        providers,
+        message,
+    })
+}
+
+#[derive(Template)]
+#[template(path = "landed.html")]
+struct LandedPage<'a> {
+    page: &'a Page,
+    to: &'a str,
+    signed_in: bool,
+}
+
+/// Where a sign-in by an identity provider arrives. It goes on by itself, from our own page: on a redirect that another
+/// site has begun browsers would hold the cookies back.
+#[must_use]
+pub fn render_landed(page: &Page, to: &str) -> String {
+    rendered(&LandedPage {
+        page,
+        to,
+        signed_in: to == "/",
+    })
 }
 
 #[derive(Template)]
@@ -232,11 +257,13 @@ fn rendered(template: &impl Template) -> String {
 
 const WRONG: &str = "That did not work. Check the name and the password; after several tries in a row it takes longer and \
                      longer until the next one counts. A passkey always works.";
+const NOT_SIGNED_IN: &str = "Your organisation's sign-in did not open anything here. Begin again; if it stays so, \
+                             sign in another way, and ask an administrator whether your account is linked.";
 const WRONG_CODE: &str = "That code does not work. It may have been used, or its time is over.";
 
 pub(super) async fn sign_in_form<B: Backend>(State(pages): Shared<B>) -> Html<String> {
     let page = pages.page("Sign in", None, "");
-    Html(render_sign_in(&page, &pages.backend.logins(), None))
+    Html(pages.sign_in_page(&page, None))
 }
 
 #[derive(serde::Deserialize)]
@@ -311,6 +338,26 @@ pub(super) async fn passkey<B: Backend>(State(pages): Shared<B>, request: Reques
     pages.stepped(done, "The passkey was not accepted.", &seen)
 }
 
+pub(super) async fn to_provider<B: Backend>(
+    State(pages): Shared<B>,
+    Path(provider): Path<String>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    let seen = pages.backend.seen(&parts);
+    let how = SignIn::Provider(provider);
+    let done = pages.backend.sign_in(how, &cookies(&parts.headers), &seen).await;
+    pages.stepped_by_provider(done, &seen)
+}
+
+pub(super) async fn from_provider<B: Backend>(State(pages): Shared<B>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let seen = pages.backend.seen(&parts);
+    let how = SignIn::ProviderAnswer(parts.uri.query().unwrap_or_default().to_owned());
+    let done = pages.backend.sign_in(how, &cookies(&parts.headers), &seen).await;
+    pages.stepped_by_provider(done, &seen)
+}
+
 /// An answer that sets cookies.
 fn with_cookies(mut answer: Response, cookies: Vec<String>) -> Response {
     for cookie in cookies {
@@ -322,6 +369,21 @@ fn with_cookies(mut answer: Response, cookies: Vec<String>) -> Response {
 }
 
 impl<B: Backend> Pages<B> {
+    fn sign_in_page(&self, page: &Page, message: Option<&str>) -> String {
+        render_sign_in(page, &self.backend.logins(), &self.backend.providers(), message)
+    }
+
+    /// Where a step of a sign-in by an identity provider leads: while that is down, to the other ways.
+    fn stepped_by_provider(&self, done: Result<Step, Refusal>, seen: &Seen) -> Response {
+        match done {
+            Err(Refusal::Unavailable(message)) => {
+                let body = self.sign_in_page(&self.page("Sign in", None, ""), Some(&message));
+                (StatusCode::SERVICE_UNAVAILABLE, Html(body)).into_response()
+            }
+            done => self.stepped(done, NOT_SIGNED_IN, seen),
+        }
+    }
+
     /// Where a step of a sign-in leads.
     fn stepped(&self, done: Result<Step, Refusal>, message: &str, seen: &Seen) -> Response {
         match done {
@@ -329,6 +391,8 @@ impl<B: Backend> Pages<B> {
                 let answer = match next {
                     Next::Start => see_other("/"),
                     Next::Second => see_other("/sign-in/second"),
+                    Next::Elsewhere(to) => (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response(),
+                    Next::Landed(to) => Html(render_landed(&self.page("Sign in", None, ""), to)).into_response(),
                     Next::Passkey(options) => {
                         let asking = Asking {
                             heading: "Sign in with a passkey",
@@ -345,7 +409,7 @@ impl<B: Backend> Pages<B> {
                 with_cookies(answer, cookies)
             }
             Err(Refusal::SignIn | Refusal::SecondFactor) => {
-                let body = render_sign_in(&self.page("Sign in", None, ""), &self.backend.logins(), Some(message));
+                let body = self.sign_in_page(&self.page("Sign in", None, ""), Some(message));
                 (StatusCode::UNAUTHORIZED, Html(body)).into_response()
             }
             Err(refusal) => self.refused(&refusal, None, seen),

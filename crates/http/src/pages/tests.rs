@@ -584,8 +584,17 @@ fn no_other_page_lets_markup_through() {
         vec![
             (
                 "sign-in",
-                signin::render_sign_in(&page, std::slice::from_ref(&login), Some(text)),
+                signin::render_sign_in(
+                    &page,
+                    std::slice::from_ref(&login),
+                    &[Provider {
+                        id: "idp-1".to_owned(),
+                        display: text.to_owned(),
+                    }],
+                    Some(text),
+                ),
             ),
+            ("landed", signin::render_landed(&page, "/")),
             (
                 "second factor",
                 signin::render_second(&page, &[login], offers(), Some(text)),
@@ -664,7 +673,8 @@ fn no_page_needs_inline_script_or_style() {
         view::render_status(&page(Role::Administrator), &groups("x")),
         clients::render_list(&page(Role::Administrator), &[client("c", "x")]),
         clients::render_client(&page(Role::Administrator), "t", &client("c", "x")),
-        signin::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_sign_in(&page(Role::Nurse), &[], &[], None),
+        signin::render_landed(&page(Role::Nurse), "/sign-in/second"),
         signin::render_second(&page(Role::Nurse), &[], offers(), None),
         signin::render_security(&page(Role::Nurse), "t", &security("t"), None, false),
         signin::render_confirm(&page(Role::Nurse), "t", "security", None),
@@ -707,7 +717,8 @@ fn every_field_has_a_label_and_every_id_is_unique() {
             Ok(None),
             &Results::default(),
         ),
-        signin::render_sign_in(&page(Role::Nurse), &[], None),
+        signin::render_sign_in(&page(Role::Nurse), &[], &[], None),
+        signin::render_landed(&page(Role::Nurse), "/sign-in/second"),
         signin::render_second(&page(Role::Nurse), &[], offers(), None),
         signin::render_security(&page(Role::Nurse), "t", &security("t"), None, false),
         signin::render_confirm(&page(Role::Nurse), "t", "security", None),
@@ -821,6 +832,10 @@ impl Backend for Fake {
 
     fn second_step(&self, cookies: &str) -> Option<Offers> {
         cookies.contains("stage=1").then(offers)
+    }
+
+    fn providers(&self) -> Vec<Provider> {
+        Vec::new()
     }
 
     fn logins(&self) -> Vec<DemoLogin> {

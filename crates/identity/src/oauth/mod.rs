@@ -13,7 +13,7 @@ mod scope;
 mod service;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use assertion::{ASSERTION_TTL_MAX_S, Flaw, MAX_ASSERTION, SKEW_S};
 pub use client::{Client, ClientKey, ClientState, KEYS_MAX, PublicKey};

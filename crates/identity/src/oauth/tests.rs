@@ -12,7 +12,7 @@ use crate::service::{Fault, Identity, context};
 use crate::token::Invalid;
 
 #[path = "../../../keepwell/tests/support/signer.rs"]
-mod signer;
+pub(crate) mod signer;
 use signer::{Signer, claims, url64};
 
 const AUDIENCE: &str = "https://clinic.example/oauth/token";
